@@ -1,0 +1,1 @@
+"""Ports to a venue (`port.py`) and the venues behind them."""

@@ -1,0 +1,1 @@
+"""Kalshi over the network: production, demo, or the embedded exchange on loopback."""

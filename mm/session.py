@@ -1,0 +1,1 @@
+"""Assembles everything: the nursery tree and nothing else."""

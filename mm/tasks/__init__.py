@@ -1,0 +1,1 @@
+"""Long-running trio tasks with one owner each, and the objects they share."""

@@ -1,0 +1,1 @@
+"""What people look at: console, reports, alerts' texts. Reads snapshots, never acts."""
