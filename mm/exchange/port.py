@@ -230,7 +230,7 @@ class RateLimits:
     write: Bucket
     default_cost: int = 10
     costs: dict[tuple[str, str], int] = attrs.field(factory=dict)
-    """(METHOD, path template as the venue writes it) -> tokens, where not the default."""
+    """Keyed by the values of `mm.exchange.endpoints` -> tokens, where not the default."""
 
     def cost(self, method: str, path: str) -> int:
         """Tokens of one call."""
@@ -269,6 +269,8 @@ class MarketEventKind(enum.Enum):
     DETERMINED = "determined"
     SETTLED = "settled"
     GRID_CHANGED = "price_level_structure_updated"
+    FEES_CHANGED = "event_fee_update"
+    """An event's fee overrides changed: `event_ticker` is set, `ticker` is empty."""
     OTHER = "other"
 
 
@@ -287,7 +289,9 @@ class MarketEvent:
 class FeedSink(Protocol):
     """Where a feed delivers. All methods are plain calls, made in the feed's own task, in wire order.
 
-    They must be quick and must not raise, save `InvariantError`. `on_read_end` is called once after everything that
+    They must be quick and must not raise, save `InvariantError`, and save `BookOutOfSync` from `on_snapshot` and
+    `on_delta` (a level would become negative): the feed then answers `on_out_of_sync` for that market and asks for a
+    new snapshot. `on_read_end` is called once after everything that
     one read of the socket brought, so that a hundred deltas cause one decision.
     """
 
