@@ -1,0 +1,177 @@
+"""Reading and checking all settings together, before anything connects.
+
+Order: environment, `.env` in the working folder, the profile `config/<KALSHI_ENV>.env`, the table's default.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+from decouple import RepositoryEnv
+from platformdirs import user_data_path
+
+from mm.domain.errors import ConfigError
+from mm.engine.parameters import PARAMETERS, StrategyParameters, build_parameters
+from mm.settings.table import SETTINGS, Environment, Secret
+
+_HOSTS: Final = {
+    Environment.DEMO: (
+        "https://external-api.demo.kalshi.co/trade-api/v2",
+        "wss://external-api-ws.demo.kalshi.co/trade-api/ws/v2",
+    ),
+    Environment.PROD: (
+        "https://external-api.kalshi.com/trade-api/v2",
+        "wss://external-api-ws.kalshi.com/trade-api/ws/v2",
+    ),
+}
+
+
+@attrs.frozen(kw_only=True)
+class Settings:
+    """What the bot runs with. `values` has every setting of the table under its name, parsed."""
+
+    values: Mapping[str, Any]
+    strategy: StrategyParameters
+    sources: Mapping[str, str] = attrs.field(factory=dict, repr=False)
+
+    def __getitem__(self, name: str) -> Any:
+        return self.values[name]
+
+    @property
+    def environment(self) -> Environment:
+        """KALSHI_ENV."""
+        return self.values["KALSHI_ENV"]  # type: ignore[no-any-return]
+
+    @property
+    def data_dir(self) -> Path:
+        """Where all state lies."""
+        return self.values["MM_DATA_DIR"] or user_data_path("mm", appauthor=False)
+
+    @property
+    def has_own_urls(self) -> bool:
+        """The user pointed the bot at a server of their own."""
+        return bool(self.values["KALSHI_REST_URL"])
+
+    @property
+    def rest_url(self) -> str:
+        """REST base, without a trailing slash. Empty in `sim` (the child process tells it)."""
+        return self.values["KALSHI_REST_URL"] or _HOSTS.get(self.environment, ("", ""))[0]
+
+    @property
+    def ws_url(self) -> str:
+        """WebSocket URL. Empty in `sim`."""
+        return self.values["KALSHI_WS_URL"] or _HOSTS.get(self.environment, ("", ""))[1]
+
+    def orders_on_paper(self, force: bool) -> bool:
+        """Whether orders stay in the process: `--paper`, or live trading not enabled outside `sim`."""
+        if force:
+            return True
+        return self.environment is not Environment.SIM and not self.values["LIVE_TRADING_ENABLED"]
+
+
+def load_settings(
+    overrides: Mapping[str, str] | None = None,
+    *,
+    environ: Mapping[str, str] | None = None,
+    dotenv: Path | None = None,
+    profiles: Path | None = None,
+) -> Settings:
+    """Read every setting and check it.
+
+    Raises:
+        ConfigError: With one line for each bad setting: its name, its value (never a secret's) and what is allowed.
+    """
+    environ = os.environ if environ is None else environ
+    problems: list[str] = []
+    layers: list[tuple[str, Mapping[str, str]]] = [
+        ("command line", overrides or {}),
+        ("environment", environ),
+    ]
+    dotenv = Path(".env") if dotenv is None else dotenv
+    _add_file(layers, dotenv, problems)
+    name = _first(layers, "KALSHI_ENV", SETTINGS["KALSHI_ENV"].default)[0].strip().lower()
+    if name in {e.value for e in Environment}:
+        _add_file(layers, (profiles or _profiles()) / f"{name}.env", problems)
+
+    values: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    for row in SETTINGS.values():
+        raw, sources[row.name] = _first(layers, row.name, row.default)
+        try:
+            values[row.name] = row.parse(raw)
+        except ValueError as exc:
+            shown = "(hidden)" if row.is_secret else repr(raw)
+            problems.append(f"{row.name}={shown} from {sources[row.name]}: must be {exc}")
+    given: dict[str, str] = {}
+    for parameter in PARAMETERS:
+        raw, source = _first(layers, parameter.name, "")
+        sources[parameter.name] = source
+        if raw.strip():
+            given[parameter.name] = raw.strip()
+    strategy = StrategyParameters()
+    try:
+        strategy = build_parameters(given)
+    except ConfigError as exc:
+        problems += exc.problems
+    if not problems:
+        settings = Settings(values=values, strategy=strategy, sources=sources)
+        problems += _check_together(settings)
+        if not problems:
+            return settings
+    raise ConfigError(problems)
+
+
+def read_private_key(settings: Settings) -> Secret:
+    """The PEM text from `KALSHI_API_SECRET` or the file. Raises `ConfigError` naming the setting."""
+    inline: Secret = settings["KALSHI_API_SECRET"]
+    if inline:
+        return Secret(inline.reveal().replace("\\n", "\n"))
+    path = Path(settings["KALSHI_PRIVATE_KEY_PATH"]).expanduser()
+    try:
+        return Secret(path.read_text().replace("\\n", "\n"))
+    except (OSError, UnicodeDecodeError) as exc:
+        reason = exc.strerror if isinstance(exc, OSError) else "not a text file"
+        raise ConfigError([f"KALSHI_PRIVATE_KEY_PATH={str(path)!r}: cannot be read: {reason}"]) from None
+
+
+def _check_together(settings: Settings) -> list[str]:
+    problems = []
+    if bool(settings["KALSHI_REST_URL"]) != bool(settings["KALSHI_WS_URL"]):
+        problems.append("KALSHI_REST_URL and KALSHI_WS_URL: give both or neither")
+    if settings.environment is not Environment.SIM:
+        if not settings["KALSHI_API_KEY"]:
+            problems.append(
+                f"KALSHI_API_KEY is empty: KALSHI_ENV={settings.environment.value} needs a key id"
+            )
+        if not settings["KALSHI_API_SECRET"] and not settings["KALSHI_PRIVATE_KEY_PATH"]:
+            problems.append(
+                "KALSHI_PRIVATE_KEY_PATH and KALSHI_API_SECRET are both empty: one must give the key"
+            )
+    live = settings.environment is Environment.PROD and settings["LIVE_TRADING_ENABLED"]
+    if live and not settings.strategy.daily_loss_limit:
+        problems.append("DAILY_LOSS_LIMIT is not set: live trading on prod needs one (dollars above 0)")
+    return problems
+
+
+def _profiles() -> Path:
+    package = Path(__file__).resolve().parent.parent
+    shipped = package / "profiles"
+    return shipped if shipped.is_dir() else package.parent / "config"
+
+
+def _add_file(layers: list[tuple[str, Mapping[str, str]]], path: Path, problems: list[str]) -> None:
+    try:
+        if not path.is_file():
+            return
+        layers.append((str(path), RepositoryEnv(str(path)).data))
+    except (OSError, UnicodeDecodeError) as exc:
+        problems.append(f"{path}: cannot be read: {exc}")
+
+
+def _first(layers: list[tuple[str, Mapping[str, str]]], name: str, default: str) -> tuple[str, str]:
+    for source, repository in layers:
+        if name in repository:
+            return repository[name], source
+    return default, "default"

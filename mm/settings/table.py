@@ -1,0 +1,297 @@
+"""Every setting of the bot that is not a strategy parameter: name, default, unit, range and what it does.
+
+The strategy's own parameters stand in `mm.engine.parameters`, in a table of the same shape; the documentation and the
+loader read both.
+"""
+
+import datetime as dt
+import enum
+from collections.abc import Callable
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import attrs
+
+from mm.domain.tickers import parse_date_token
+
+REDACTED: Final = "***"
+
+
+class Environment(enum.Enum):
+    """Where data comes from; orders go there too, or stay on paper (`LIVE_TRADING_ENABLED`)."""
+
+    SIM = "sim"
+    DEMO = "demo"
+    PROD = "prod"
+
+
+@attrs.frozen(repr=False)
+class Secret:
+    """A value that is never printed, logged or shown in a traceback. `reveal` hands it to the one who needs it."""
+
+    _value: str
+
+    def reveal(self) -> str:
+        """The value itself."""
+        return self._value
+
+    def __bool__(self) -> bool:
+        return bool(self._value)
+
+    def __repr__(self) -> str:
+        return f"Secret({REDACTED})" if self._value else "Secret(empty)"
+
+
+@attrs.frozen(kw_only=True)
+class Setting:
+    """One setting. `parse` turns its text into a value or raises `ValueError` saying what is allowed."""
+
+    name: str
+    default: str
+    parse: Callable[[str], Any]
+    unit: str
+    allowed: str
+    effect: str
+    is_secret: bool = False
+
+
+def boolean(text: str) -> bool:
+    """true/false in the usual spellings."""
+    word = text.strip().lower()
+    if word in ("true", "1", "yes", "on", "y", "t"):
+        return True
+    if word in ("false", "0", "no", "off", "n", "f", ""):
+        return False
+    raise ValueError("true or false")
+
+
+def integer(low: int, high: int) -> Callable[[str], int]:
+    """A whole number in low..high."""
+
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            raise ValueError(f"a whole number, {low} to {high}") from None
+        if not low <= value <= high:
+            raise ValueError(f"a whole number, {low} to {high}")
+        return value
+
+    return parse
+
+
+def number(low: str, high: str) -> Callable[[str], Decimal]:
+    """A decimal number in low..high, exactly as written."""
+
+    def parse(text: str) -> Decimal:
+        try:
+            value = Decimal(text)
+        except InvalidOperation:
+            raise ValueError(f"a number, {low} to {high}") from None
+        if not value.is_finite() or not Decimal(low) <= value <= Decimal(high):
+            raise ValueError(f"a number, {low} to {high}")
+        return value
+
+    return parse
+
+
+def optional(parse: Callable[[str], Any]) -> Callable[[str], Any]:
+    """The same, or None where the text is empty."""
+    return lambda text: parse(text) if text.strip() else None
+
+
+def text(value: str) -> str:
+    """Any text, without the blanks around it."""
+    return value.strip()
+
+
+def secret(value: str) -> Secret:
+    """Any text, kept out of sight."""
+    return Secret(value.strip())
+
+
+def environment(value: str) -> Environment:
+    """sim, demo or prod."""
+    try:
+        return Environment(value.strip().lower())
+    except ValueError:
+        raise ValueError("sim, demo or prod") from None
+
+
+def tickers(value: str) -> tuple[str, ...]:
+    """A comma separated list of series tickers."""
+    found = tuple(dict.fromkeys(part.strip().upper() for part in value.split(",") if part.strip()))
+    if not found or not all(part.isascii() and part.isalnum() for part in found):
+        raise ValueError("series tickers separated by commas, such as KXNHLGAME,KXNBAGAME")
+    return found
+
+
+def bot_name(value: str) -> str:
+    """The prefix of our order ids."""
+    name = value.strip()
+    if not name or len(name) > 16 or not name.isascii() or not name.replace("_", "").isalnum():
+        raise ValueError("1 to 16 letters, digits or _")
+    return name
+
+
+def market_date(value: str) -> dt.date | str:
+    """`today`, `any`, or a date token."""
+    word = value.strip()
+    if word.lower() in ("today", "any"):
+        return word.lower()
+    try:
+        return parse_date_token(word.upper())
+    except ValueError:
+        raise ValueError("today, any, or a token such as 26MAY13") from None
+
+
+_LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
+
+
+def url(secure: str, plain: str) -> Callable[[str], str]:
+    """An absolute URL; the plain scheme on loopback only. Empty means: chosen by KALSHI_ENV."""
+    hint = f"an absolute {secure}:// URL ({plain}:// on loopback only)"
+
+    def parse(value: str) -> str:
+        found = value.strip().rstrip("/")
+        if not found:
+            return ""
+        parts = urlsplit(found)
+        if not parts.hostname or parts.scheme not in (secure, plain):
+            raise ValueError(hint)
+        if (
+            parts.scheme == plain
+            and parts.hostname not in _LOOPBACK
+            and not parts.hostname.startswith("127.")
+        ):
+            raise ValueError(hint)
+        return found
+
+    return parse
+
+
+def webhook(value: str) -> Secret:
+    """An https URL (http on loopback only), kept out of sight."""
+    try:
+        return Secret(url("https", "http")(value))
+    except ValueError:
+        raise ValueError("an https:// URL (http:// on loopback only)") from None
+
+
+def web_address(value: str) -> str:
+    """host:port, or off."""
+    word = value.strip()
+    if word.lower() == "off":
+        return "off"
+    host, colon, port = word.rpartition(":")
+    if not colon or not host or not port.isdigit() or int(port) > 65_535:
+        raise ValueError("host:port, such as 127.0.0.1:8750, or off")
+    return word
+
+
+def folder(value: str) -> Path | None:
+    """A folder; empty means the platform's user data folder."""
+    return Path(value.strip()).expanduser() if value.strip() else None
+
+
+def _setting(
+    name: str,
+    default: str,
+    parse: Callable[[str], Any],
+    allowed: str,
+    effect: str,
+    unit: str = "",
+    is_secret: bool = False,
+) -> Setting:
+    return Setting(
+        name=name,
+        default=default,
+        parse=parse,
+        unit=unit,
+        allowed=allowed,
+        effect=effect,
+        is_secret=is_secret,
+    )
+
+
+_ROWS: Final = (
+    _setting("KALSHI_ENV", "sim", environment, "sim, demo, prod", "where data comes from, and orders go"),
+    _setting(
+        "LIVE_TRADING_ENABLED",
+        "false",
+        boolean,
+        "true, false",
+        "false: orders stay on paper (in sim the embedded exchange takes them either way)",
+    ),
+    _setting("KALSHI_API_KEY", "", text, "a key id (UUID)", "the API key's id"),
+    _setting(
+        "KALSHI_API_SECRET",
+        "",
+        secret,
+        "a PEM private key, \\n allowed",
+        "the API key's private half",
+        is_secret=True,
+    ),
+    _setting("KALSHI_PRIVATE_KEY_PATH", "", text, "a readable PEM file", "the same, as a file"),
+    _setting(
+        "KALSHI_REST_URL",
+        "",
+        url("https", "http"),
+        "URL ending in /trade-api/v2",
+        "REST address instead of the venue's",
+    ),
+    _setting(
+        "KALSHI_WS_URL",
+        "",
+        url("wss", "ws"),
+        "URL ending in /trade-api/ws/v2",
+        "WebSocket address instead of the venue's",
+    ),
+    _setting(
+        "BOT_NAME",
+        "mm",
+        bot_name,
+        "1-16 letters, digits, _",
+        "prefix of our order ids: what the sweeps call ours",
+    ),
+    _setting("SERIES_TICKER", "KXNHLGAME", tickers, "comma separated", "the series whose markets are quoted"),
+    _setting(
+        "MARKET_DATE",
+        "today",
+        market_date,
+        "today, any, 26MAY13",
+        "which games are added (US Eastern date in the ticker)",
+    ),
+    _setting("DISCORD_WEBHOOK_URL", "", webhook, "https URL or empty", "where alerts go", is_secret=True),
+    _setting("MM_DATA_DIR", "", folder, "a folder", "ledger, logs, locks (default: the user data folder)"),
+    _setting(
+        "QUOTE_TTL_SEC",
+        "60",
+        integer(10, 3_600),
+        "10-3600",
+        "expiry of every quote, renewed while quoting",
+        "s",
+    ),
+    _setting(
+        "DISABLE_NEW_QUOTES",
+        "false",
+        boolean,
+        "true, false",
+        "take part in nothing new: only exits and cancels",
+    ),
+    _setting("WEB_ADDRESS", "127.0.0.1:8750", web_address, "host:port or off", "where the dashboard listens"),
+    _setting(
+        "SIM_SPEED",
+        "10",
+        number("0.1", "1000"),
+        "0.1-1000",
+        "game clocks of the embedded exchange run this much faster",
+        "x",
+    ),
+    _setting("SIM_SEED", "1", integer(0, 2**63 - 1), "0-2^63", "which games the embedded exchange plays"),
+    _setting("SIM_GAMES", "16", integer(1, 500), "1-500", "games of the embedded exchange", "games"),
+)
+
+SETTINGS: Final[dict[str, Setting]] = {row.name: row for row in _ROWS}

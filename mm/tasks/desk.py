@@ -1,0 +1,390 @@
+"""The order desk: every write of a quoter goes through here, and every order of ours is known here.
+
+An object, not a task: it is called in the quoter's own task and errors come back to the caller as an `Outcome`. The
+desk moves orders through the state table; inventory it never touches (fills do that). What a lost answer leaves
+behind is an order in UNKNOWN, which `mm.tasks.resolve` settles before its side of the market sends anything new.
+"""
+
+import enum
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Final, Protocol, TypeVar
+
+import attrs
+import structlog
+import trio
+
+from mm.domain.fill import Fill
+from mm.domain.numbers import Count, Micros, Price
+from mm.domain.order import (
+    ClientOrderId,
+    GroupId,
+    MarketTicker,
+    Order,
+    OrderEvent,
+    OrderId,
+    OrderState,
+    TimeInForce,
+)
+from mm.exchange.port import (
+    AuthError,
+    Exchange,
+    ExchangeError,
+    ExchangeRejected,
+    ExchangeUnavailable,
+    NewOrder,
+    NotRestingHere,
+    OrderIdSpent,
+    OrderRef,
+    OrderReport,
+    OrderStatus,
+    OutcomeUnknown,
+    PlaceAck,
+    RateLimited,
+    TradingPaused,
+)
+from mm.tasks.budget import WriteBudget
+
+log = structlog.get_logger(__name__)
+T = TypeVar("T")
+
+
+REMEMBERED: Final = 5_000
+"""Done orders kept in memory to route late reports; the ledger knows the rest."""
+
+
+class Verdict(enum.Enum):
+    """What became of a write."""
+
+    DONE = "done"
+    REFUSED = "refused"
+    PAUSED = "paused"
+    THROTTLED = "throttled"
+    UNAVAILABLE = "unavailable"
+    UNKNOWN = "unknown"
+    CHECK = "check"
+    """404: not resting there, which proves nothing; look."""
+
+
+@attrs.frozen
+class Outcome:
+    """Answer to a write: the verdict, and the venue's error where there was one."""
+
+    verdict: Verdict
+    error: ExchangeError | None = None
+    ack: PlaceAck | None = None
+
+
+class OrderRecorder(Protocol):
+    """Where orders are written down. Queued, not awaited: what rests is found at the venue in any case."""
+
+    def record_order(self, order: Order) -> None:
+        """An order was made or changed state."""
+
+
+@attrs.frozen
+class DeskStatistics:
+    """Counters since the start."""
+
+    placed: int
+    cancelled: int
+    amended: int
+    decreased: int
+    refused: int
+    unknown: int
+    live: int
+
+
+@attrs.define(eq=False)
+class OrderDesk:
+    """All our orders, and the writes that move them."""
+
+    exchange: Exchange
+    recorder: OrderRecorder
+    budget: WriteBudget
+    clock: Callable[[], Micros]
+    on_change: Callable[[MarketTicker], None]
+    """Told when an order of a market changed, so that the market is looked at again."""
+    on_placed: Callable[[Order], None] = lambda order: None
+    live: dict[ClientOrderId, Order] = attrs.field(factory=dict)
+    """Every order that may rest or has fills not booked yet."""
+    _by_order_id: dict[OrderId, Order] = attrs.field(factory=dict)
+    _done: "OrderedDict[OrderId, Order]" = attrs.field(factory=OrderedDict)
+    _early_fills: "OrderedDict[OrderId, list[Fill]]" = attrs.field(factory=OrderedDict)
+    placed: int = 0
+    cancelled: int = 0
+    amended: int = 0
+    decreased: int = 0
+    refused: int = 0
+    unknown: int = 0
+
+    def statistics(self) -> DeskStatistics:
+        """A snapshot of the counters."""
+        return DeskStatistics(
+            self.placed,
+            self.cancelled,
+            self.amended,
+            self.decreased,
+            self.refused,
+            self.unknown,
+            len(self.live),
+        )
+
+    # --- writes (tokens are the caller's, already granted) ---
+
+    async def place(self, order: Order) -> Outcome:
+        """Send a create. Cancelled: the order is UNKNOWN."""
+        order.created_at = self.clock()
+        order.apply(OrderEvent.SEND)
+        self.live[order.client_order_id] = order
+        self.recorder.record_order(order)
+        self.placed += 1
+        outcome = await self._send(
+            order, self.exchange.place(as_new_order(order)), lambda ack: self.accept(order, ack)
+        )
+        if outcome.verdict is Verdict.DONE and order.post_only:
+            self.on_placed(order)
+        return outcome
+
+    async def amend(self, order: Order, *, price: Price, count: Count, expires_at: Micros | None) -> Outcome:
+        """Change price and total count (and the expiry where given). Loses the queue place unless only smaller."""
+        assert order.order_id is not None
+        order.apply(OrderEvent.AMEND_SENT)
+        self.amended += 1
+        # Until the answer is here the order may stand at either size: the larger one counts as at risk.
+        old_count = order.count
+        order.count = max(old_count, count, key=int)
+
+        def accepted(_: None) -> None:
+            order.price, order.count = price, count
+            if expires_at is not None:
+                order.expires_at = expires_at
+            self._rested(order)
+
+        call = self.exchange.amend(
+            self._ref(order), side=order.side, price=price, count=count, expires_at=expires_at
+        )
+        outcome = await self._send(order, call, accepted)
+        if outcome.verdict not in (Verdict.DONE, Verdict.UNKNOWN) and order.count != old_count:
+            order.count = old_count
+        return outcome
+
+    async def decrease(self, order: Order, *, reduce_to: Count) -> Outcome:
+        """Lower what rests to `reduce_to`; keeps the queue place."""
+        order.apply(OrderEvent.AMEND_SENT)
+        self.decreased += 1
+
+        def accepted(_: None) -> None:
+            order.count = Count(order.filled + reduce_to)
+            self._rested(order)
+
+        return await self._send(
+            order, self.exchange.decrease(self._ref(order), reduce_to=reduce_to), accepted
+        )
+
+    async def cancel(self, order: Order) -> Outcome:
+        """Take an order off. DONE only when the venue acknowledged it; `CHECK` on 404."""
+        order.apply(OrderEvent.CANCEL_SENT)
+
+        def accepted(reduced_by: Count) -> None:
+            self.cancelled += 1
+            self.gone(order, filled=Count(order.count - reduced_by) if reduced_by else None)
+
+        return await self._send(order, self.exchange.cancel(self._ref(order)), accepted)
+
+    # --- what the venue tells ---
+
+    def accept(self, order: Order, ack: PlaceAck) -> None:
+        """The answer to a create (or to its repetition)."""
+        if order.order_id is None:
+            self._learn_id(order, ack.order_id)
+        order.reported_filled = max(order.reported_filled, ack.filled, key=int)
+        if ack.remaining or order.state is OrderState.DONE:
+            self._rested(order)
+        else:
+            self.gone(order, filled=ack.filled)
+
+    def on_report(self, report: OrderReport) -> None:
+        """An order report, from the socket or a read; may be late, doubled, or of an order that is not ours."""
+        order = self.find(report.order_id, report.client_order_id)
+        if order is None:
+            return
+        if order.order_id is None:
+            self._learn_id(order, report.order_id)
+        order.reported_filled = max(order.reported_filled, report.filled, key=int)
+        if report.status is OrderStatus.RESTING:
+            if order.state is not OrderState.DONE:
+                order.apply(OrderEvent.SEEN_RESTING)
+                self.on_change(order.ticker)
+            return
+        self.gone(order, filled=report.filled)
+
+    def on_fill(self, fill: Fill) -> None:
+        """A new fill (each once). Routes it to its order; inventory is moved elsewhere."""
+        order = self.find(fill.order_id, fill.client_order_id)
+        if order is None:
+            # The socket may be faster than the answer that tells us the order's id.
+            self._early_fills.setdefault(fill.order_id, []).append(fill)
+            while len(self._early_fills) > REMEMBERED:
+                self._early_fills.popitem(last=False)
+            return
+        if order.order_id is None:
+            self._learn_id(order, fill.order_id)
+        self._fill_order(order, fill)
+
+    def gone(self, order: Order, *, filled: Count | None) -> None:
+        """Proof that nothing of the order rests. `filled` is the venue's count where it told one."""
+        if filled is not None:
+            order.reported_filled = max(order.reported_filled, filled, key=int)
+        if order.state is not OrderState.DONE:
+            order.apply(OrderEvent.GONE)
+            order.done_at = self.clock()
+            self.recorder.record_order(order)
+        self._retire(order)
+        self.on_change(order.ticker)
+
+    def fenced(self, group_id: GroupId) -> None:
+        """A group was triggered: none of its orders rests, and none sent into it will."""
+        for order in [o for o in self.live.values() if o.group_id == group_id]:
+            self.gone(order, filled=None)
+
+    def fills_complete(self, as_of: Micros) -> None:
+        """All fills up to `as_of` have been booked: what an order reported beyond them was not a fill of ours."""
+        for order in [o for o in self.live.values() if o.done_at is not None and o.done_at < as_of]:
+            if order.unbooked:
+                log.warning("reported fill never came", order=order.client_order_id, contracts=order.unbooked)
+                order.reported_filled = order.filled
+            self._retire(order)
+            self.on_change(order.ticker)
+
+    # --- look-ups ---
+
+    def find(self, order_id: OrderId | None, client_order_id: ClientOrderId | None = None) -> Order | None:
+        """An order of ours by either id, live or recently done."""
+        if client_order_id is not None and client_order_id in self.live:
+            return self.live[client_order_id]
+        if order_id is None:
+            return None
+        return self._by_order_id.get(order_id) or self._done.get(order_id)
+
+    def of_market(self, ticker: MarketTicker) -> Iterable[Order]:
+        """Orders of a market that may rest or have fills to come."""
+        return [order for order in self.live.values() if order.ticker == ticker]
+
+    def has_unbooked(self) -> bool:
+        """Whether any order is done (by report) with fills that have not come."""
+        return any(order.done_at is not None for order in self.live.values())
+
+    # --- inside ---
+
+    async def _send(self, order: Order, call: Awaitable[T], accepted: Callable[[T], None]) -> Outcome:
+        """Await one write and move the order by what came of it."""
+        creating = order.state is OrderState.SENT
+        no = OrderEvent.REFUSED if creating else OrderEvent.WRITE_REFUSED
+        try:
+            answer = await call
+        except trio.Cancelled:
+            self._lost(order)
+            raise
+        except OutcomeUnknown as exc:
+            self._lost(order)
+            return Outcome(Verdict.UNKNOWN, exc)
+        except OrderIdSpent as exc:
+            self._lost(order)  # an earlier send of it landed; which order it is, a look tells
+            return Outcome(Verdict.UNKNOWN, exc)
+        except NotRestingHere as exc:
+            if creating:
+                return self._no(order, no, Verdict.REFUSED, exc)
+            self._lost(order)
+            return Outcome(Verdict.CHECK, exc)
+        except TradingPaused as exc:
+            return self._no(order, no, Verdict.PAUSED, exc)
+        except RateLimited as exc:
+            self.budget.refused(order.exchange_index)
+            return self._no(order, no, Verdict.THROTTLED, exc)
+        except ExchangeUnavailable as exc:
+            return self._no(order, no, Verdict.UNAVAILABLE, exc)
+        except AuthError:
+            self._no(order, no, Verdict.REFUSED, None)
+            raise
+        except ExchangeRejected as exc:
+            return self._no(order, no, Verdict.REFUSED, exc)
+        accepted(answer)
+        return Outcome(Verdict.DONE, ack=answer if isinstance(answer, PlaceAck) else None)
+
+    def _no(self, order: Order, event: OrderEvent, verdict: Verdict, exc: ExchangeError | None) -> Outcome:
+        self.refused += 1
+        if order.state is not OrderState.DONE:
+            order.apply(event)
+        if order.state is OrderState.DONE:
+            order.done_at = order.done_at or self.clock()
+            self._retire(order)
+        self.recorder.record_order(order)
+        self.on_change(order.ticker)
+        return Outcome(verdict, exc)
+
+    def _lost(self, order: Order) -> None:
+        if order.state is OrderState.DONE:
+            return
+        self.unknown += 1
+        order.apply(OrderEvent.ANSWER_LOST)
+        order.unknown_since = order.unknown_since or self.clock()
+        self.recorder.record_order(order)
+        self.on_change(order.ticker)
+
+    def _rested(self, order: Order) -> None:
+        order.apply(OrderEvent.ACCEPTED)
+        order.unknown_since = None
+        self.recorder.record_order(order)
+        if order.state is not OrderState.DONE and order.filled >= order.count:
+            self.gone(order, filled=None)
+        self.on_change(order.ticker)
+
+    def _learn_id(self, order: Order, order_id: OrderId) -> None:
+        order.order_id = order_id
+        self._by_order_id[order_id] = order
+        for fill in self._early_fills.pop(order_id, []):
+            self._fill_order(order, fill)
+
+    def _fill_order(self, order: Order, fill: Fill) -> None:
+        order.filled = Count(order.filled + fill.count)
+        if order.state in (OrderState.RESTING, OrderState.DONE) and order.filled >= order.count:
+            self.gone(order, filled=order.filled)
+        elif order.state is OrderState.DONE:
+            self._retire(order)
+        self.on_change(order.ticker)
+
+    def _retire(self, order: Order) -> None:
+        """Move a done order out of the live ones once its fills are all booked."""
+        if order.unbooked:
+            return
+        self.live.pop(order.client_order_id, None)
+        if order.order_id is None:
+            return
+        self._by_order_id.pop(order.order_id, None)
+        self._done[order.order_id] = order
+        while len(self._done) > REMEMBERED:
+            self._done.popitem(last=False)
+
+    def _ref(self, order: Order) -> OrderRef:
+        assert order.order_id is not None
+        return OrderRef(order_id=order.order_id, ticker=order.ticker, exchange_index=order.exchange_index)
+
+
+def as_new_order(order: Order) -> NewOrder:
+    """The create request of an order: the same each time, so that sending it again is safe."""
+    is_quote = order.time_in_force is TimeInForce.GTC
+    return NewOrder(
+        client_order_id=order.client_order_id,
+        ticker=order.ticker,
+        side=order.side,
+        price=order.price,
+        count=order.count,
+        exchange_index=order.exchange_index,
+        time_in_force=order.time_in_force,
+        post_only=order.post_only,
+        reduce_only=order.reduce_only,
+        group_id=order.group_id,
+        expires_at=order.expires_at if is_quote else None,
+        cancel_on_pause=is_quote,
+    )

@@ -1,0 +1,128 @@
+"""Order groups as a fence: one group per exchange shard and epoch.
+
+Triggering a group cancels its orders and refuses creates that arrive later, so it is the quickest and the surest way
+off the book. A triggered group is never reset (a reset would let creates still in flight land): going on means a new
+epoch with new groups, recorded and acknowledged before its first order.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+import attrs
+import structlog
+import trio
+
+from mm.domain.order import GroupId
+from mm.exchange import endpoints
+from mm.exchange.port import Exchange, ExchangeError, NotRestingHere, RateLimited
+from mm.tasks.budget import WriteBudget
+
+log = structlog.get_logger(__name__)
+
+
+class GroupRecorder(Protocol):
+    """Where groups are written down before their first order."""
+
+    def record_group(self, group_id: GroupId, *, exchange_index: int, epoch: int) -> None:
+        """A group was created."""
+
+    def record_group_triggered(self, group_id: GroupId) -> None:
+        """A group was triggered."""
+
+    async def flush(self) -> None:
+        """Everything recorded so far is on disk."""
+
+
+async def _nobody_to_tell(group_id: GroupId, exchange_index: int) -> None:
+    return
+
+
+@attrs.define(eq=False)
+class Fence:
+    """The present epoch's groups. An object without tasks, usable in every cleanup."""
+
+    exchange: Exchange
+    recorder: GroupRecorder
+    budget: WriteBudget
+    contracts_limit: int
+    """Contracts that may fill in 15 s before the venue pulls everything: the global limit, so that normal fills never do."""
+    acknowledge: Callable[[GroupId, int], Awaitable[None]] = _nobody_to_tell
+    """Tells the guardian and returns when it knows."""
+    epoch: int = 1
+    groups: dict[int, GroupId] = attrs.field(factory=dict)
+    """exchange_index -> the present epoch's group."""
+    triggered: set[GroupId] = attrs.field(factory=set)
+    _lock: trio.Lock = attrs.field(factory=trio.Lock)
+
+    def is_current(self, group_id: GroupId | None) -> bool:
+        """Whether orders may still be placed into this group."""
+        return group_id is not None and group_id not in self.triggered
+
+    async def group_for(self, exchange_index: int) -> GroupId:
+        """The group that an order on this shard goes into; made, recorded and acknowledged when there is none.
+
+        Raises `ExchangeError` when it cannot be made; then nothing may be quoted. A cancellation in between may leave
+        an empty group behind, which start-up triggers and deletes.
+        """
+        async with self._lock:
+            found = self.groups.get(exchange_index)
+            if found is not None and found not in self.triggered:
+                return found
+            await self.budget.take_for_exit(self.budget.limits.cost(*endpoints.CREATE_GROUP), exchange_index)
+            group_id = await self.exchange.create_group(
+                contracts_limit=self.contracts_limit, exchange_index=exchange_index
+            )
+            self.recorder.record_group(group_id, exchange_index=exchange_index, epoch=self.epoch)
+            await self.recorder.flush()
+            await self.acknowledge(group_id, exchange_index)
+            self.groups[exchange_index] = group_id
+            log.info("order group opened", group=group_id, exchange_index=exchange_index, epoch=self.epoch)
+            return group_id
+
+    def mark_triggered(self, group_id: GroupId) -> None:
+        """The venue says that this group was triggered (by us, by its limit, by a guardian)."""
+        if group_id in self.triggered:
+            return
+        self.triggered.add(group_id)
+        self.recorder.record_group_triggered(group_id)
+
+    async def trigger_all(self, reason: str, *, attempts: int = 3) -> list[GroupId]:
+        """Trigger every group of the epoch and begin the next one. Returns the groups *not* proven triggered.
+
+        One failing shard does not stop the others.
+        """
+        pending = {group: index for index, group in self.groups.items() if group not in self.triggered}
+        failed: list[GroupId] = []
+        async with trio.open_nursery() as nursery:
+            for group_id, exchange_index in pending.items():
+                nursery.start_soon(self._trigger, group_id, exchange_index, attempts, failed)
+        if pending:
+            log.warning("quotes pulled by group", reason=reason, epoch=self.epoch, failed=len(failed))
+        for index in [i for i, group in self.groups.items() if group in self.triggered]:
+            del self.groups[index]
+        self.epoch += 1
+        return failed
+
+    async def _trigger(
+        self, group_id: GroupId, exchange_index: int, attempts: int, failed: list[GroupId]
+    ) -> None:
+        for attempt in range(attempts):
+            try:
+                await self.budget.take_for_exit(
+                    self.budget.limits.cost(*endpoints.TRIGGER_GROUP), exchange_index
+                )
+                await self.exchange.trigger_group(group_id, exchange_index=exchange_index)
+            except NotRestingHere:
+                break  # it no longer exists, and its orders went with it
+            except RateLimited as exc:
+                self.budget.refused(exchange_index)
+                await trio.sleep(exc.retry_after)
+            except ExchangeError as exc:
+                log.warning("group trigger failed", group=group_id, attempt=attempt + 1, error=str(exc))
+                await trio.sleep(0.1 * (attempt + 1))
+            else:
+                break
+        else:
+            failed.append(group_id)
+            return
+        self.mark_triggered(group_id)
