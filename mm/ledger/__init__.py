@@ -1,1 +1,35 @@
-"""The books in SQLite: fills, orders, groups, marks, settlements. One writer; the ledger is the truth."""
+"""The ledger: fills, orders, groups, marks, settlements in SQLite. One writer, one account at a time."""
+
+from mm.ledger.ledger import Ledger, LedgerStatistics, Runner, open_ledger
+from mm.ledger.lock import DataFolderInUse, lock_data_folder
+from mm.ledger.rows import (
+    AlertRow,
+    FillKind,
+    FillRow,
+    GroupRow,
+    OrderKind,
+    OrderRow,
+    PositionRow,
+    SessionRow,
+    SettlementRow,
+    Totals,
+)
+
+__all__ = [
+    "AlertRow",
+    "DataFolderInUse",
+    "FillKind",
+    "FillRow",
+    "GroupRow",
+    "Ledger",
+    "LedgerStatistics",
+    "OrderKind",
+    "OrderRow",
+    "PositionRow",
+    "Runner",
+    "SessionRow",
+    "SettlementRow",
+    "Totals",
+    "lock_data_folder",
+    "open_ledger",
+]

@@ -1,0 +1,130 @@
+"""Reading a ledger for reports while a bot may be writing it. Never writes, never blocks the writer, takes no lock.
+
+Blocking and synchronous: reports are commands of their own.
+"""
+
+import sqlite3
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import final
+from urllib.parse import quote
+
+import attrs
+
+from mm.domain.errors import LedgerError
+from mm.domain.fill import Fill
+from mm.domain.numbers import Micros
+from mm.domain.order import MarketTicker
+from mm.ledger import queries
+from mm.ledger.rows import FillRow, GroupRow, PositionRow, SessionRow, SettlementRow, Totals
+from mm.ledger.schema import APPLICATION_ID, VERSION
+from mm.ledger.store import BUSY_TIMEOUT_S, told
+
+
+@contextmanager
+def open_reader(path: Path) -> Iterator["LedgerReader"]:
+    """Open a ledger file read-only.
+
+    Raises:
+        LedgerError: There is none, it is damaged, or of another version; `LedgerReader`'s methods raise it too.
+    """
+    if not path.is_file():
+        raise LedgerError(f"there is no ledger at {path}: run the bot first, or set MM_DATA_DIR")
+    with told(path):
+        connection = _connect(path)
+    try:
+        with told(path):
+            _check(path, connection)
+        yield LedgerReader(path=path, connection=connection)
+    finally:
+        connection.close()
+
+
+@final
+@attrs.define(eq=False, kw_only=True)
+class LedgerReader:
+    """An open ledger, all its accounts. Each call sees one committed state."""
+
+    path: Path
+    _connection: sqlite3.Connection
+
+    def accounts(self) -> list[str]:
+        """Every account that has rows, sorted."""
+        with told(self.path):
+            return queries.accounts(self._connection)
+
+    def fills(
+        self,
+        account: str,
+        *,
+        ticker: MarketTicker | None = None,
+        since: Micros = Micros(0),  # noqa: B008 - an int
+    ) -> Iterator[FillRow]:
+        """Fills in order of time, one by one."""
+        with told(self.path):
+            yield from queries.fill_rows(self._connection, account, ticker=ticker, since=since)
+
+    def fills_of(self, account: str, ticker: MarketTicker) -> list[Fill]:
+        """All fills of one market in exchange order."""
+        with told(self.path):
+            return queries.fills_of(self._connection, account, ticker)
+
+    def positions(self, account: str) -> dict[MarketTicker, PositionRow]:
+        """Sums of the fills of unsettled markets."""
+        with told(self.path):
+            return queries.positions(self._connection, account)
+
+    def settlements(
+        self, account: str, tickers: Collection[MarketTicker] | None = None
+    ) -> list[SettlementRow]:
+        """Settlements, oldest first."""
+        with told(self.path):
+            return queries.settlements(self._connection, account, tickers)
+
+    def sessions(self, account: str, limit: int = 20) -> list[SessionRow]:
+        """The last sessions, newest first."""
+        with told(self.path):
+            return queries.sessions(self._connection, account, limit)
+
+    def groups(self, account: str) -> list[GroupRow]:
+        """Order groups not deleted yet."""
+        with told(self.path):
+            return queries.groups(self._connection, account, None)
+
+    def totals(self, account: str, *, since: Micros = Micros(0)) -> Totals:  # noqa: B008 - an int
+        """Sums over fills since a time."""
+        with told(self.path):
+            return queries.totals(self._connection, account, since)
+
+    def mark(self, account: str, name: str = "fills") -> Micros | None:
+        """A high-water mark."""
+        with told(self.path):
+            return queries.mark(self._connection, account, name)
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    uri = f"file:{quote(str(path.absolute()))}?mode=ro"
+    connection = sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None)
+    try:
+        connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
+    except sqlite3.OperationalError:
+        connection.close()
+        if path.with_name(path.name + "-wal").exists():
+            raise
+        # On a read-only medium SQLite cannot make the files that guard a write-ahead log; without a log there is
+        # nothing to guard.
+        connection = sqlite3.connect(f"{uri}&immutable=1", uri=True, isolation_level=None)
+    return connection
+
+
+def _check(path: Path, connection: sqlite3.Connection) -> None:
+    application = connection.execute("PRAGMA application_id").fetchone()[0]
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if application != APPLICATION_ID:
+        raise LedgerError(f"{path} is not a ledger of mm")
+    if version != VERSION:
+        raise LedgerError(
+            f"the ledger {path} is of version {version}, this mm reads {VERSION}: start the bot once to bring an "
+            "older file up to date, or use the newer mm"
+        )
