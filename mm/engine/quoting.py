@@ -1,0 +1,203 @@
+"""Which quotes we want: the state table, the skew, the clamp to the touch, the size that the limits leave.
+
+Prices are wanted exactly (`Fraction`, in `Price` units) and rounded to the market's grid away from the mid; both are
+kept, because the replace rule compares the exact one. Whether a wanted quote is sent is decided in `requote`.
+"""
+
+import enum
+import math
+from collections.abc import Sequence
+from fractions import Fraction
+
+import attrs
+
+from mm.domain.grid import TickGrid
+from mm.domain.inventory import InventoryState
+from mm.domain.numbers import CONTRACT, DOLLAR, Count, Price, whole_contracts
+from mm.domain.order import Side
+from mm.engine.mark import Touch
+from mm.engine.parameters import StrategyParameters
+
+
+class PositionState(enum.Enum):
+    """The row of the state table that applies."""
+
+    NEUTRAL = "neutral"
+    LONG = "long"
+    SHORT = "short"
+
+
+def position_state(net: Count, parameters: StrategyParameters) -> PositionState:
+    """The one rule for the state: neutral strictly inside the zone, else long or short."""
+    if abs(net) < parameters.neutral_zone:
+        return PositionState.NEUTRAL
+    return PositionState.LONG if net > 0 else PositionState.SHORT
+
+
+QUOTED_SIDES: dict[PositionState, tuple[Side, ...]] = {
+    PositionState.NEUTRAL: (Side.BID, Side.ASK),
+    PositionState.LONG: (Side.ASK,),
+    PositionState.SHORT: (Side.BID,),
+}
+"""The state table: outside the neutral zone only the side that reduces is quoted."""
+
+
+@attrs.frozen(kw_only=True)
+class WantedQuote:
+    """A quote that should rest."""
+
+    side: Side
+    want: Fraction
+    """The price before rounding, in `Price` units."""
+    price: Price
+    """Rounded to the grid, bid down, ask up; never at or through the touch."""
+    count: Count
+
+
+@attrs.frozen
+class WantedQuotes:
+    """The wanted quote of each side, None where none is wanted."""
+
+    bid: WantedQuote | None = None
+    ask: WantedQuote | None = None
+
+    def of(self, side: Side) -> WantedQuote | None:
+        """The wanted quote of that side."""
+        return self.bid if side is Side.BID else self.ask
+
+
+NO_QUOTES = WantedQuotes()
+
+
+def skewed_half_spread(net: Count, parameters: StrategyParameters) -> Fraction:
+    """s in the neutral zone, else `s * (1 + abs(net) / C)`; `Price` units."""
+    if position_state(net, parameters) is PositionState.NEUTRAL:
+        return Fraction(parameters.base_spread)
+    return parameters.base_spread * (1 + Fraction(abs(net), parameters.size_cap))
+
+
+def wanted_price(
+    side: Side,
+    mark: Price,
+    net: Count,
+    touch: Touch,
+    grid: TickGrid,
+    parameters: StrategyParameters,
+    *,
+    extra_ticks: int = 0,
+) -> tuple[Fraction, Price] | None:
+    """The exact and the rounded price of a side; None when the grid has no such price.
+
+    Args:
+        touch: A side that is None does not clamp.
+        extra_ticks: How many ticks further out (churn brake).
+    """
+    half = skewed_half_spread(net, parameters)
+    if side is Side.BID:
+        want = mark - half
+        if touch.best_ask is not None:
+            highest = grid.tick_below(touch.best_ask)
+            if highest is None:
+                return None
+            want = min(want, Fraction(highest))
+        price = grid.at_or_below(math.floor(want))
+    else:
+        want = mark + half
+        if touch.best_bid is not None:
+            lowest = grid.tick_above(touch.best_bid)
+            if lowest is None:
+                return None
+            want = max(want, Fraction(lowest))
+        price = grid.at_or_above(math.ceil(want))
+    for _ in range(extra_ticks):
+        if price is None:
+            return None
+        further = grid.tick_below(price) if side is Side.BID else grid.tick_above(price)
+        if further is not None:
+            want += further - price
+        price = further
+    return None if price is None else (want, price)
+
+
+def room(
+    side: Side,
+    price: Price,
+    inventory: InventoryState,
+    parameters: StrategyParameters,
+    pending: Sequence[tuple[Price, Count]] = (),
+) -> Count:
+    """How many whole contracts a quote at `price` may have: size, position limit and value limit; may be negative.
+
+    Args:
+        price: A valid price, strictly between 0 and 1 dollar.
+        pending: Other orders of the same side of this market that may still fill (working or unknown), as
+            (price, leaves). They count as if filled, those that risk most last.
+    """
+    toward = inventory.net * side.sign
+    held = toward + sum(count for _, count in pending)
+    by_position = parameters.max_inventory_per_market - held
+    value = parameters.max_inventory_value - inventory.at_risk(side)
+    to_close = max(-toward, 0)
+    for level, count in sorted(pending, key=lambda order: risk_per_contract(side, order[0])):
+        closes = min(count, to_close)
+        to_close -= closes
+        value -= risk_per_contract(side, level) * (count - closes)
+    by_value = to_close + value // risk_per_contract(side, price)
+    return whole_contracts(Count(min(parameters.size_per_fill, by_position, by_value)))
+
+
+def risk_per_contract(side: Side, price: Price) -> Price:
+    """What one contract bought (BID) or sold (ASK) at `price` can lose."""
+    return price if side is Side.BID else Price(DOLLAR - price)
+
+
+def wanted_quotes(
+    inventory: InventoryState,
+    mark: Price | None,
+    touch: Touch,
+    grid: TickGrid,
+    parameters: StrategyParameters,
+    *,
+    extra_ticks: int = 0,
+    pending: Sequence[tuple[Side, Price, Count]] = (),
+    market_room: dict[Side, Count] | None = None,
+) -> WantedQuotes:
+    """Both sides' wanted quotes by state table, clamp, grid and room.
+
+    Not looked at here: gates, halts, the book's health (`may_quote`).
+
+    Args:
+        pending: Orders of ours that may fill besides the quote to be decided, see `room`.
+        market_room: What the limits over all markets leave each side; absent sides are not limited.
+    """
+    if mark is None:
+        return NO_QUOTES
+    found: dict[Side, WantedQuote] = {}
+    for side in QUOTED_SIDES[position_state(inventory.net, parameters)]:
+        prices = wanted_price(side, mark, inventory.net, touch, grid, parameters, extra_ticks=extra_ticks)
+        if prices is None:
+            continue
+        want, price = prices
+        same_side = [(level, count) for other, level, count in pending if other is side]
+        count = room(side, price, inventory, parameters, same_side)
+        if market_room is not None and side in market_room:
+            count = Count(min(count, whole_contracts(market_room[side])))
+        if count >= CONTRACT:
+            found[side] = WantedQuote(side=side, want=want, price=price, count=count)
+    return WantedQuotes(found.get(Side.BID), found.get(Side.ASK))
+
+
+def may_quote(touch: Touch, parameters: StrategyParameters) -> str | None:
+    """Why this book must not be quoted, or None: empty, crossed, or wider than `MAX_QUOTED_SPREAD`.
+
+    A one-sided book has no spread: it is too wide when that limit is set. Staleness is the shell's to know.
+    """
+    bid, ask = touch.best_bid, touch.best_ask
+    if bid is None and ask is None:
+        return "book is empty"
+    if touch.is_crossed:
+        return "book is crossed"
+    limit = parameters.max_quoted_spread
+    if limit is not None and (bid is None or ask is None or ask - bid > limit):
+        return "spread is wider than MAX_QUOTED_SPREAD"
+    return None
