@@ -106,23 +106,28 @@ class Fence:
     async def _trigger(
         self, group_id: GroupId, exchange_index: int, attempts: int, failed: list[GroupId]
     ) -> None:
-        for attempt in range(attempts):
-            try:
-                await self.budget.take_for_exit(
-                    self.budget.limits.cost(*endpoints.TRIGGER_GROUP), exchange_index
-                )
-                await self.exchange.trigger_group(group_id, exchange_index=exchange_index)
-            except NotRestingHere:
-                break  # it no longer exists, and its orders went with it
-            except RateLimited as exc:
-                self.budget.refused(exchange_index)
-                await trio.sleep(exc.retry_after)
-            except ExchangeError as exc:
-                log.warning("group trigger failed", group=group_id, attempt=attempt + 1, error=str(exc))
-                await trio.sleep(0.1 * (attempt + 1))
-            else:
-                break
+        if await trigger_group(self.exchange, self.budget, group_id, exchange_index, attempts=attempts):
+            self.mark_triggered(group_id)
         else:
             failed.append(group_id)
-            return
-        self.mark_triggered(group_id)
+
+
+async def trigger_group(
+    exchange: Exchange, budget: WriteBudget, group_id: GroupId, exchange_index: int, *, attempts: int = 3
+) -> bool:
+    """Trigger one group, from the reserve if need be; True when it is proven triggered (or gone, with its orders)."""
+    for attempt in range(attempts):
+        try:
+            await budget.take_for_exit(budget.limits.cost(*endpoints.TRIGGER_GROUP), exchange_index)
+            await exchange.trigger_group(group_id, exchange_index=exchange_index)
+        except NotRestingHere:
+            return True
+        except RateLimited as exc:
+            budget.refused(exchange_index)
+            await trio.sleep(exc.retry_after)
+        except ExchangeError as exc:
+            log.warning("group trigger failed", group=group_id, attempt=attempt + 1, error=str(exc))
+            await trio.sleep(0.1 * (attempt + 1))
+        else:
+            return True
+    return False

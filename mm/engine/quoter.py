@@ -1,0 +1,306 @@
+"""One market's decisions: book, prints, inventory and our orders in; commands out.
+
+A `MarketMaker` is a synchronous state machine. The shell tells it what happened and asks `decide`; between two awaits
+of the shell nothing changes here, so no lock is needed. What it answers is a wish: the shell sends it when the write
+budget allows, and asks again just before it sends.
+"""
+
+import enum
+from collections.abc import Callable, Sequence
+
+import attrs
+
+from mm.domain.book import OrderBook
+from mm.domain.commands import FlattenReason
+from mm.domain.fill import Trade
+from mm.domain.inventory import InventoryState
+from mm.domain.market import Market, MarketStatus
+from mm.domain.numbers import Count, Micros, Price
+from mm.domain.order import Order, OrderState, Side, TimeInForce
+from mm.engine.diff import SidePlan, SideTimer, plan_side
+from mm.engine.exits import ExitOrder, exit_order
+from mm.engine.hybrid_risk import ExtremePriceGate, HybridRiskPolicy
+from mm.engine.mark import MidEma, Touch
+from mm.engine.parameters import StrategyParameters
+from mm.engine.quoting import NO_QUOTES, WantedQuotes, may_quote, wanted_quotes
+from mm.engine.requote import ChurnBrake
+
+EXIT_PAUSE: Micros = Micros(300_000)
+"""Rest between two attempts to exit: the book and our fills must have a chance to arrive."""
+
+
+class MakerState(enum.Enum):
+    """What a market is doing, for people."""
+
+    STARTING = "starting"
+    QUOTING = "quoting"
+    HELD = "held"
+    """Not quoted, for the reason given."""
+    FLATTENING = "flattening"
+    WINDING_DOWN = "winding down"
+    """No longer selected: exits and settlement only."""
+
+
+@attrs.frozen(kw_only=True)
+class Decision:
+    """What one market should do now."""
+
+    bid: SidePlan
+    ask: SidePlan
+    exit: ExitOrder | None
+    state: MakerState
+    reason: str
+    """Why it does not quote, in words; empty when it does."""
+    wake_at: Micros | None
+    """Decide again then, even if nothing happens."""
+
+    def plan(self, side: Side) -> SidePlan:
+        """The plan of that side."""
+        return self.bid if side is Side.BID else self.ask
+
+    @property
+    def has_work(self) -> bool:
+        """Something should be sent."""
+        return bool(self.bid.commands or self.ask.commands or self.exit is not None)
+
+
+def _flat() -> InventoryState:
+    return InventoryState()
+
+
+@attrs.define(eq=False, kw_only=True)
+class MarketMaker:
+    """The state machine of one quoted market."""
+
+    market: Market
+    parameters: StrategyParameters
+    book: OrderBook
+    inventory: Callable[[], InventoryState] = _flat
+    """The market's inventory, moved by fills elsewhere."""
+    orders: Callable[[], Sequence[Order]] = tuple
+    """Our orders of this market that may rest or have fills to come."""
+    market_room: Callable[[Side], Count] | None = None
+    """What the limits over all markets leave for a quote of that side."""
+    mid: MidEma = attrs.field(factory=MidEma)
+    policy: HybridRiskPolicy = attrs.field(init=False)
+    gate: ExtremePriceGate = attrs.field(factory=ExtremePriceGate)
+    brake: ChurnBrake = attrs.field(factory=ChurnBrake)
+    timers: dict[Side, SideTimer] = attrs.field(
+        factory=lambda: {Side.BID: SideTimer(), Side.ASK: SideTimer()}
+    )
+    holds: dict[str, str] = attrs.field(factory=dict)
+    """Cause -> why nothing may be quoted. Several may hold at once; each is lifted by who set it."""
+    exit_holds: dict[str, str] = attrs.field(factory=dict)
+    """Cause -> why nothing at all may be sent (market paused, outcome of an exit unknown)."""
+    flattening: FlattenReason | None = None
+    exit_attempt: int = 0
+    next_exit_at: Micros = Micros(0)
+    needs_position_check: bool = False
+    """Our fills say flat; the venue's own position has the last word."""
+    is_winding_down: bool = False
+    triggers: list[tuple[FlattenReason, Count, Price | None]] = attrs.field(factory=list)
+    """Flattens begun and not yet told to anybody: reason, position, mark."""
+    last: Decision | None = None
+
+    def __attrs_post_init__(self) -> None:
+        self.policy = HybridRiskPolicy(self.parameters)
+        self.mid.alpha = self.parameters.mid_ema_alpha
+
+    # --- what happened ---
+
+    def on_trade(self, trade: Trade) -> None:
+        """A public print of this market."""
+        self.mid.on_trade(trade)
+
+    def on_fill(self) -> None:
+        """The inventory has moved by one of our fills."""
+        self.policy.on_fill(self.inventory())
+
+    def flatten(self, reason: FlattenReason) -> None:
+        """Close the position, whatever the rules say."""
+        if self.flattening is None and not self.inventory().is_flat:
+            self._start_flatten(reason)
+
+    def exit_sent(self, now: Micros) -> None:
+        """An exit order was sent: the next one waits, and reaches deeper."""
+        self.exit_attempt += 1
+        self.next_exit_at = Micros(now + EXIT_PAUSE)
+
+    def plan_sent(self, side: Side, plan: SidePlan, now: Micros) -> None:
+        """A side's plan has been handed to the desk."""
+        self.timers[side].record(plan, now)
+        if plan.is_replace:
+            self.brake.note_replace(now)
+
+    def take_triggers(self) -> list[tuple[FlattenReason, Count, Price | None]]:
+        """Flattens begun since the last call."""
+        taken, self.triggers = self.triggers, []
+        return taken
+
+    # --- what to do ---
+
+    @property
+    def touch(self) -> Touch:
+        """The best prices, empty while the book cannot be trusted."""
+        if not self.book.is_synced:
+            return Touch(None, None)
+        return Touch(self.book.best_bid, self.book.best_ask)
+
+    @property
+    def mark(self) -> Price | None:
+        """The price that every rule sees; None while the book is not to be trusted or nothing is known."""
+        if not self.book.is_synced:
+            return None
+        return self.mid.live_mark(self.touch)
+
+    def decide(self, now: Micros) -> Decision:
+        """What to send now. Moves the rules' timers; asking twice at one moment changes nothing."""
+        touch, mark, inventory, orders = self.touch, self.mark, self.inventory(), self.orders()
+        self._watch_risk(inventory, mark, now)
+        quotes = [o for o in orders if o.time_in_force is TimeInForce.GTC]
+        reason = self._why_not(touch, mark)
+        if self.flattening is not None:
+            decision = self._decide_exit(inventory, touch, orders, quotes, now)
+        else:
+            wanted = NO_QUOTES if reason else self._wanted(inventory, mark, touch, orders, now)
+            decision = self._decide_quotes(wanted, quotes, touch, now, reason)
+        self.last = decision
+        return decision
+
+    def _watch_risk(self, inventory: InventoryState, mark: Price | None, now: Micros) -> None:
+        if mark is not None and self.gate.update(mark) and not inventory.is_flat:
+            self._start_flatten(FlattenReason.EXTREME_PRICE)
+        reason = self.policy.should_flatten(inventory, mark, now)
+        if reason is not None:
+            self._start_flatten(reason)
+
+    def _start_flatten(self, reason: FlattenReason) -> None:
+        if self.flattening is not None:
+            return
+        self.flattening = reason
+        self.exit_attempt = 0
+        self.policy.reset()
+        self.triggers.append((reason, self.inventory().net, self.mark))
+
+    def _why_not(self, touch: Touch, mark: Price | None) -> str:
+        """Why this market is not quoted; empty when it may be."""
+        for holds in (self.exit_holds, self.holds):
+            if holds:
+                return "; ".join(holds.values())
+        if self.is_winding_down:
+            return "no longer selected"
+        if self.market.status is not MarketStatus.ACTIVE:
+            return f"market is {self.market.status.value}"
+        if not self.book.is_synced:
+            return "waiting for the book"
+        if mark is None:
+            return "no price yet"
+        if not self.gate.is_open:
+            return "extreme price"
+        return may_quote(touch, self.parameters) or ""
+
+    def _wanted(
+        self,
+        inventory: InventoryState,
+        mark: Price | None,
+        touch: Touch,
+        orders: Sequence[Order],
+        now: Micros,
+    ) -> WantedQuotes:
+        pending = [(o.side, o.price, o.unbooked) for o in orders if o.state is OrderState.DONE and o.unbooked]
+        rooms = None
+        if self.market_room is not None:
+            rooms = {side: self.market_room(side) for side in Side}
+        return wanted_quotes(
+            inventory,
+            mark,
+            touch,
+            self.market.grid,
+            self.parameters,
+            extra_ticks=self.brake.extra_ticks(now),
+            pending=pending,
+            market_room=rooms,
+        )
+
+    def _decide_quotes(
+        self, wanted: WantedQuotes, quotes: Sequence[Order], touch: Touch, now: Micros, reason: str
+    ) -> Decision:
+        bid, ask = (
+            self._plan(side, wanted, quotes, touch, now, reason or "not wanted")
+            for side in (Side.BID, Side.ASK)
+        )
+        if self.is_winding_down:
+            state = MakerState.WINDING_DOWN
+        elif reason:
+            state = MakerState.HELD
+        else:
+            state = MakerState.QUOTING
+        deadlines = [
+            bid.wake_at,
+            ask.wake_at,
+            self.policy.next_deadline(self.inventory()),
+            self.brake.released_at(now),
+        ]
+        return Decision(
+            bid=bid, ask=ask, exit=None, state=state, reason=reason, wake_at=_earliest(deadlines, now)
+        )
+
+    def _decide_exit(
+        self,
+        inventory: InventoryState,
+        touch: Touch,
+        orders: Sequence[Order],
+        quotes: Sequence[Order],
+        now: Micros,
+    ) -> Decision:
+        """Pull both quotes; when nothing of ours works any more, cross; again until flat."""
+        assert self.flattening is not None
+        why = f"flatten: {self.flattening.value}"
+        bid, ask = (self._plan(side, NO_QUOTES, quotes, touch, now, why) for side in (Side.BID, Side.ASK))
+        exit_now: ExitOrder | None = None
+        wake_at: Micros | None = None
+        if not orders:
+            if inventory.is_flat:
+                self.flattening = None
+                self.needs_position_check = True
+                wake_at = now
+            elif self.exit_holds:
+                why = "; ".join([why, *self.exit_holds.values()])
+            elif now < self.next_exit_at:
+                wake_at = self.next_exit_at
+            else:
+                exit_now = exit_order(
+                    inventory.net, touch, self.market.grid, self.parameters, attempt=self.exit_attempt
+                )
+                if exit_now is None:
+                    why += ", nobody to trade with"
+        return Decision(
+            bid=bid, ask=ask, exit=exit_now, state=MakerState.FLATTENING, reason=why, wake_at=wake_at
+        )
+
+    def _plan(
+        self,
+        side: Side,
+        wanted: WantedQuotes,
+        quotes: Sequence[Order],
+        touch: Touch,
+        now: Micros,
+        pull_reason: str,
+    ) -> SidePlan:
+        return plan_side(
+            self.market.ticker,
+            side,
+            wanted.of(side),
+            [o for o in quotes if o.side is side],
+            touch,
+            self.timers[side],
+            now,
+            self.parameters,
+            brake=self.brake.state(now),
+            pull_reason=pull_reason,
+        )
+
+
+def _earliest(moments: Sequence[Micros | None], now: Micros) -> Micros | None:
+    """The first moment still to come (one that is due already has been looked at)."""
+    return min((m for m in moments if m is not None and m > now), default=None)

@@ -1,0 +1,163 @@
+"""The exit sweep: the promise that no order of ours rests when we are gone.
+
+It trusts the exchange, not our memory: groups are triggered first (they cancel everything and fence off creates still
+in flight), then what rests under our prefix is listed, cancelled and listed again, until two clean reads that are
+younger than the last write. Start-up runs the same sweep before the first quote. Orders without our prefix are
+foreign and never touched.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Final
+
+import attrs
+import structlog
+import trio
+
+from mm.domain.numbers import SECOND, Micros
+from mm.domain.order import GroupId, OrderId
+from mm.exchange import endpoints
+from mm.exchange.paging import read_all
+from mm.exchange.port import (
+    Exchange,
+    ExchangeError,
+    NotRestingHere,
+    OrderRef,
+    OrderReport,
+    OrderStatus,
+    RateLimited,
+)
+from mm.tasks.budget import WriteBudget
+from mm.tasks.fence import trigger_group
+
+log = structlog.get_logger(__name__)
+
+EXIT_DEADLINE_S: Final = 10.0
+READ_LAG_S: Final = 0.6
+"""Reads lag writes by hundreds of milliseconds; clean reads count from this long after the last write, or from when
+the venue says that its reads are current, whichever proof comes."""
+LONG_READ_LAG_S: Final = 5.0
+"""From here on a read counts whatever the venue says of its freshness (its clock may not be ours)."""
+BATCH: Final = 20
+"""Cancels a request: a batch is refused whole when the bucket does not hold all of it."""
+CLEAN_READS: Final = 2
+
+
+@attrs.frozen(kw_only=True)
+class SweepReport:
+    """What a sweep found and did."""
+
+    is_proven: bool
+    """Two clean reads past the read lag."""
+    cancelled: int
+    remaining: tuple[OrderId, ...]
+    """What rested at the last look; empty and not proven: we could not look."""
+    seconds: float
+    problem: str = ""
+
+
+@attrs.define(eq=False)
+class Sweeper:
+    """Takes everything of ours off the exchange and proves it. An object without tasks."""
+
+    exchange: Exchange
+    budget: WriteBudget
+    clock: Callable[[], Micros]
+    prefix: str
+    """Orders whose client id starts with this are ours."""
+    cancelled: int = 0
+    _remaining: tuple[OrderId, ...] = ()
+    _problem: str = "no look at the exchange succeeded"
+    _last_write: Micros = Micros(0)
+
+    async def trigger_groups(self, groups: Iterable[tuple[GroupId, int]]) -> list[GroupId]:
+        """Trigger groups (id, exchange_index), all at once; returns those not proven triggered."""
+        failed: list[GroupId] = []
+        async with trio.open_nursery() as nursery:
+            for group_id, exchange_index in groups:
+                nursery.start_soon(self._trigger, group_id, exchange_index, failed)
+        self._last_write = self.clock()
+        return failed
+
+    async def sweep(self, deadline_s: float) -> SweepReport:
+        """List, cancel, list again, until proven or out of time. Never raises an `ExchangeError`."""
+        started = trio.current_time()
+        clean = 0
+        with trio.move_on_after(deadline_s):
+            while clean < CLEAN_READS:
+                try:
+                    orders = await self.list_own()
+                except ExchangeError as exc:
+                    self._problem = str(exc)
+                    log.warning("sweep cannot list orders", error=str(exc))
+                    await trio.sleep(exc.retry_after if isinstance(exc, RateLimited) else 0.25)
+                    continue
+                self._remaining = tuple(order.order_id for order in orders)
+                if orders:
+                    clean = 0
+                    self._problem = f"{len(orders)} orders rest"
+                    await self._cancel(orders)
+                elif await self._is_past_lag():
+                    clean += 1
+                    if clean < CLEAN_READS:
+                        await trio.sleep(0.1)
+                else:
+                    await trio.sleep(0.05)
+        proven = clean >= CLEAN_READS
+        return SweepReport(
+            is_proven=proven,
+            cancelled=self.cancelled,
+            remaining=() if proven else self._remaining,
+            seconds=trio.current_time() - started,
+            problem="" if proven else f"not proven within {deadline_s:g} s: {self._problem}",
+        )
+
+    async def list_own(self) -> list[OrderReport]:
+        """What rests under our prefix right now, all pages. Raises `ExchangeError`."""
+        found = await read_all(
+            lambda cursor: self.exchange.orders_page(status=OrderStatus.RESTING, cursor=cursor),
+            what="resting orders",
+        )
+        return [order for order in found if (order.client_order_id or "").startswith(self.prefix)]
+
+    async def _cancel(self, orders: list[OrderReport]) -> None:
+        """Cancel in batches; one failing cancel does not stop its siblings, the next listing tells what is left."""
+        for start in range(0, len(orders), BATCH):
+            part = orders[start : start + BATCH]
+            refs = [
+                OrderRef(order_id=o.order_id, ticker=o.ticker, exchange_index=o.exchange_index) for o in part
+            ]
+            await self.budget.take_for_exit(self.budget.limits.cost(*endpoints.CANCEL_BATCH) * len(refs), 0)
+            self._last_write = self.clock()
+            try:
+                results = await self.exchange.cancel_batch(refs)
+            except RateLimited as exc:
+                self.budget.refused(0)
+                await trio.sleep(exc.retry_after)
+            except ExchangeError as exc:
+                self._problem = str(exc)
+                log.warning("sweep cancel failed", orders=len(refs), error=str(exc))
+                await trio.sleep(0.1)
+            else:
+                for ref, error in zip(refs, results, strict=False):
+                    if error is None:
+                        self.cancelled += 1
+                    elif not isinstance(error, NotRestingHere):
+                        self._problem = str(error)
+                        log.warning("order not cancelled", order_id=ref.order_id, error=str(error))
+        self._last_write = self.clock()
+
+    async def _is_past_lag(self) -> bool:
+        """Whether a read made just now shows the effect of our last write."""
+        elapsed = self.clock() - self._last_write
+        if elapsed < READ_LAG_S * SECOND:
+            return False
+        if elapsed >= LONG_READ_LAG_S * SECOND:
+            return True
+        try:
+            return await self.exchange.user_data_age() > self._last_write
+        except ExchangeError:
+            return False
+
+    async def _trigger(self, group_id: GroupId, exchange_index: int, failed: list[GroupId]) -> None:
+        if not await trigger_group(self.exchange, self.budget, group_id, exchange_index):
+            failed.append(group_id)
