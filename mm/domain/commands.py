@@ -75,4 +75,6 @@ class Flatten:
     reason: FlattenReason
 
 
-Command = Place | Amend | Decrease | Cancel | Flatten
+QuoteCommand = Place | Amend | Decrease | Cancel
+"""What one side's plan may ask for."""
+Command = QuoteCommand | Flatten

@@ -9,7 +9,7 @@ from typing import Final
 
 import attrs
 
-from mm.domain.commands import Amend, Cancel, Command, Decrease, Place
+from mm.domain.commands import Amend, Cancel, Decrease, Place, QuoteCommand
 from mm.domain.numbers import CONTRACT, Micros
 from mm.domain.order import MarketTicker, Order, OrderState, Side
 from mm.engine.mark import Touch
@@ -40,7 +40,7 @@ class SideTimer:
 class SidePlan:
     """Commands of one side, and what they mean for its timer."""
 
-    commands: tuple[Command, ...] = ()
+    commands: tuple[QuoteCommand, ...] = ()
     wake_at: Micros | None = None
     """Come back then: a cooldown ends."""
     is_action: bool = False
@@ -98,7 +98,7 @@ def _keep_or_move(
     decision = _decide(wanted, order, touch, timer, now, parameters, brake)
     if decision.action is QuoteAction.REMOVE:
         return _remove(ticker, [order], "would cross")
-    shrink: tuple[Command, ...] = ()
+    shrink: tuple[QuoteCommand, ...] = ()
     if wanted.count < order.leaves:
         # Limits do not wait for a cooldown.
         shrink = (Decrease(ticker=ticker, client_order_id=order.client_order_id, leaves=wanted.count),)

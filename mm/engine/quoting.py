@@ -96,18 +96,12 @@ def wanted_price(
     if side is Side.BID:
         want = mark - half
         if touch.best_ask is not None:
-            highest = grid.tick_below(touch.best_ask)
-            if highest is None:
-                return None
-            want = min(want, Fraction(highest))
+            want = min(want, Fraction(one_tick_inside(Side.BID, touch.best_ask, grid)))
         price = grid.at_or_below(math.floor(want))
     else:
         want = mark + half
         if touch.best_bid is not None:
-            lowest = grid.tick_above(touch.best_bid)
-            if lowest is None:
-                return None
-            want = max(want, Fraction(lowest))
+            want = max(want, Fraction(one_tick_inside(Side.ASK, touch.best_bid, grid)))
         price = grid.at_or_above(math.ceil(want))
     for _ in range(extra_ticks):
         if price is None:
@@ -117,6 +111,20 @@ def wanted_price(
             want += further - price
         price = further
     return None if price is None else (want, price)
+
+
+def one_tick_inside(side: Side, opposite: Price, grid: TickGrid) -> int:
+    """The best price that a quote of `side` may have without reaching `opposite`, the other side's best.
+
+    One tick away from it; where `opposite` is no price of the grid (a touch derived from prints), the width of the
+    tick there decides. The result may lie off the grid and outside 0..1 dollar: it is a bound, not a price.
+    """
+    if grid.is_valid(opposite):
+        neighbour = grid.tick_below(opposite) if side is Side.BID else grid.tick_above(opposite)
+        if neighbour is not None:
+            return neighbour
+    step = next((band.step for band in grid.bands if band.start <= opposite <= band.end), grid.bands[0].step)
+    return opposite - side.sign * step
 
 
 def room(
