@@ -16,7 +16,7 @@ from typing import Final, Protocol, TypeVar, final
 import attrs
 import trio
 
-from mm.domain.errors import LedgerError
+from mm.domain.errors import LedgerError, MMError
 from mm.domain.fill import Fill
 from mm.domain.numbers import Micros
 from mm.domain.order import ClientOrderId, GroupId, MarketTicker, Order, OrderId
@@ -413,19 +413,19 @@ class Ledger:
             self._forget(len(batch))
             return result
 
-    async def _close(self) -> LedgerError | None:
+    async def _close(self) -> MMError | None:
         """Write the rest and close; give the error instead of raising it."""
         self._is_shutting_down = True
-        error: LedgerError | None = None
+        error: MMError | None = None
         with trio.move_on_after(CLOSE_TIMEOUT_S, shield=True) as scope:
             try:
                 await self.flush()
-            except LedgerError as exc:
+            except MMError as exc:
                 error = exc
             try:
                 async with self._busy:
                     await self._run(self._store.close)
-            except LedgerError as exc:
+            except MMError as exc:
                 error = error or exc
         self._is_closed = True
         lost = self._lost + len(self._queue)

@@ -41,7 +41,11 @@ def lock_data_folder(folder: Path) -> Iterator[None]:
     try:
         _lock(descriptor, folder)
         _write_pid(descriptor)
-        yield
+        try:
+            yield
+        finally:
+            # Said aloud, not left to the close: a child that is just being started holds the open file until its exec.
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
     finally:
         os.close(descriptor)
 
