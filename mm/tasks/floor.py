@@ -1,0 +1,184 @@
+"""The trading floor: everything the tasks share, in one object without tasks.
+
+One writer per piece of state: the feed writes books, the desk writes orders, fills write inventories. Who changes
+something marks its market; marked markets are decided on once per read of the feed, by direct call, and their quoter
+is woken when there is something to send.
+"""
+
+from collections.abc import Callable
+
+import attrs
+import structlog
+
+from mm.domain.book import OrderBook
+from mm.domain.fill import Fill
+from mm.domain.inventory import InventoryState
+from mm.domain.market import Market
+from mm.domain.numbers import Count, Micros, Money, Price
+from mm.domain.order import MarketTicker, Order, Side
+from mm.engine.limits import GlobalInventory, MarketExposure
+from mm.engine.parameters import StrategyParameters
+from mm.engine.quoter import MarketMaker
+from mm.tasks.desk import OrderDesk
+from mm.tasks.positions import Positions
+from mm.tasks.quoter import Quoter
+
+log = structlog.get_logger(__name__)
+
+
+@attrs.define(eq=False, kw_only=True)
+class Floor:
+    """Books, makers, quoters, inventories and the limits over all of them."""
+
+    parameters: StrategyParameters
+    clock: Callable[[], Micros]
+    positions: Positions
+    books: dict[MarketTicker, OrderBook] = attrs.field(factory=dict)
+    """Every watched market."""
+    makers: dict[MarketTicker, MarketMaker] = attrs.field(factory=dict)
+    """Every market that has a quoter."""
+    quoters: dict[MarketTicker, Quoter] = attrs.field(factory=dict)
+    gross: GlobalInventory = attrs.field(init=False)
+    desk: OrderDesk | None = None
+    """Set by the session once it is made (desk and floor know each other)."""
+    dirty: dict[MarketTicker, None] = attrs.field(factory=dict)
+    """Markets to be decided on, in the order in which they were marked."""
+    portfolio_hold: str = ""
+    """Why nothing may be quoted anywhere; empty when quoting is allowed."""
+    is_feed_up: bool = False
+    last_frame_at: Micros = Micros(0)
+    decisions: int = 0
+
+    def __attrs_post_init__(self) -> None:
+        self.gross = GlobalInventory(self.parameters.max_global_inventory)
+
+    # --- markets ---
+
+    def add_market(self, market: Market) -> MarketMaker:
+        """Make the state machine of a market that is to be quoted; its book starts empty and not synced."""
+        ticker = market.ticker
+        maker = MarketMaker(
+            market=market,
+            parameters=self.parameters,
+            book=self.books.setdefault(ticker, OrderBook()),
+            inventory=lambda: self.positions.inventory(ticker),
+            orders=lambda: self.orders(ticker),
+            market_room=lambda side: self.market_room(ticker, side),
+        )
+        if not self.is_feed_up:
+            maker.holds["feed"] = "feed is down"
+        if self.portfolio_hold:
+            maker.holds["portfolio"] = self.portfolio_hold
+        self.makers[ticker] = maker
+        self.update_exposure(ticker)
+        return maker
+
+    def remove_market(self, ticker: MarketTicker) -> None:
+        """Forget a market that is over and flat, and has no order left."""
+        self.makers.pop(ticker, None)
+        self.quoters.pop(ticker, None)
+        self.books.pop(ticker, None)
+        self.dirty.pop(ticker, None)
+        self.update_exposure(ticker)
+
+    def orders(self, ticker: MarketTicker) -> list[Order]:
+        """Our orders of a market that may rest or have fills to come."""
+        return list(self.desk.of_market(ticker)) if self.desk is not None else []
+
+    # --- changes ---
+
+    def mark(self, ticker: MarketTicker) -> None:
+        """Something of this market changed: decide again at the end of the read."""
+        if ticker in self.makers:
+            self.dirty[ticker] = None
+
+    def order_changed(self, ticker: MarketTicker) -> None:
+        """One of our orders moved: exposure is different, and its quoter should look."""
+        self.update_exposure(ticker)
+        quoter = self.quoters.get(ticker)
+        if quoter is not None:
+            quoter.wake()
+
+    def apply_fill(self, fill: Fill) -> bool:
+        """A fill from either source. Moves the inventory and its order when new; returns whether it was."""
+        if not self.positions.apply(fill):
+            return False
+        if self.desk is not None:
+            self.desk.on_fill(fill)
+        self.update_exposure(fill.ticker)
+        maker = self.makers.get(fill.ticker)
+        if maker is not None:
+            maker.on_fill()
+            self.mark(fill.ticker)
+            self.order_changed(fill.ticker)
+        return True
+
+    def decide_dirty(self, now: Micros) -> None:
+        """One decision for every marked market; wakes the quoters that have something to send."""
+        if not self.dirty:
+            return
+        marked, self.dirty = self.dirty, {}
+        for ticker in marked:
+            quoter = self.quoters.get(ticker)
+            if quoter is None:
+                continue
+            self.decisions += 1
+            if quoter.look().has_work:
+                quoter.wake()
+
+    def hold_all(self, cause: str, why: str) -> None:
+        """No quotes anywhere until `lift_all`; what rests is pulled."""
+        for ticker, maker in self.makers.items():
+            maker.holds[cause] = why
+            self.order_changed(ticker)
+
+    def lift_all(self, cause: str) -> None:
+        """The cause is over."""
+        for ticker, maker in self.makers.items():
+            if maker.holds.pop(cause, None) is not None:
+                self.order_changed(ticker)
+
+    # --- limits over all markets ---
+
+    def update_exposure(self, ticker: MarketTicker) -> None:
+        """Recount one market's worst case: position, and everything that may still fill."""
+        bids = asks = 0
+        for order in self.orders(ticker):
+            if order.side is Side.BID:
+                bids += order.at_risk
+            else:
+                asks += order.at_risk
+        net = self.positions.net(ticker)
+        if net or bids or asks or ticker in self.makers:
+            self.gross.update(ticker, MarketExposure(net, Count(bids), Count(asks)))
+        else:
+            self.gross.remove(ticker)
+
+    def market_room(self, ticker: MarketTicker, side: Side) -> Count:
+        """What the gross limit leaves for a quote of this side, its own present order not counted."""
+        return self.gross.room(ticker, side, self.positions.net(ticker))
+
+    # --- money ---
+
+    def mark_of(self, ticker: MarketTicker) -> Price | None:
+        """The price a position is valued at: the maker's mark, else the last average, else nothing."""
+        maker = self.makers.get(ticker)
+        if maker is None:
+            return None
+        return maker.mark if maker.mark is not None else maker.mid.mark
+
+    def inventory(self, ticker: MarketTicker) -> InventoryState:
+        """A market's inventory."""
+        return self.positions.inventory(ticker)
+
+    def unrealized(self) -> Money:
+        """Of all positions that can be valued."""
+        total = 0
+        for ticker, history in self.positions.histories.items():
+            if not history.state.is_flat and (mark := self.mark_of(ticker)) is not None:
+                total += history.state.unrealized(mark)
+        return Money(total)
+
+    def marked_pnl(self) -> Money:
+        """Realized net and unrealized, over all markets."""
+        return Money(self.positions.realized() + self.unrealized())

@@ -1,0 +1,416 @@
+"""One quoted market's task: it owns the market's scope, its writes and its recovery.
+
+It wakes when there is something to send, asks the market maker again at the moment of sending, and sends at most one
+write a side at a time. Decisions themselves are made by direct call, once per read of the feed, not here.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+import attrs
+import structlog
+import trio
+
+from mm.domain.commands import Amend, Cancel, Command, Decrease, Place
+from mm.domain.errors import InvariantError
+from mm.domain.numbers import SECOND, Count, Micros, notional
+from mm.domain.order import MarketTicker, Order, OrderState, Side, TimeInForce
+from mm.engine.diff import SidePlan
+from mm.engine.exits import ExitOrder
+from mm.engine.quoter import Decision, MarketMaker
+from mm.exchange import endpoints
+from mm.exchange.port import ExchangeError, ExchangeRejected
+from mm.tasks.budget import Ticket, Urgency, WriteBudget
+from mm.tasks.desk import OrderDesk, Outcome, Verdict
+from mm.tasks.fence import Fence
+from mm.tasks.ids import OrderIds
+from mm.tasks.resolve import Resolver
+
+log = structlog.get_logger(__name__)
+
+PAUSE_PROBE_S: Final = 15.0
+"""A paused market is probed this slowly, never hammered."""
+REFUSED_REST_S: Final = 5.0
+"""After a refusal that will not cure itself within a cooldown (balance, unknown reason)."""
+BACKOFF_S: Final = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
+
+
+@attrs.define(eq=False, kw_only=True)
+class QuoterTools:
+    """What every quoter works with. One object for all of them."""
+
+    desk: OrderDesk
+    resolver: Resolver
+    fence: Fence
+    budget: WriteBudget
+    ids: OrderIds
+    clock: Callable[[], Micros]
+    quote_ttl: Micros
+    is_stopped: Callable[[], bool] = lambda: False
+    """New quotes are switched off (kill switch, guardian missing)."""
+    on_trouble: Callable[[MarketTicker, str, ExchangeError], None] = lambda ticker, what, exc: None
+
+
+@attrs.define(eq=False)
+class _SideWork:
+    """The write of one side that waits for tokens or is on the wire."""
+
+    ticket: Ticket | None = None
+    waiting: trio.CancelScope | None = None
+    is_busy: bool = False
+
+
+@attrs.define(eq=False)
+class Quoter:
+    """The task of one market. `wake` may be called by anybody, any number of times."""
+
+    maker: MarketMaker
+    tools: QuoterTools
+    _wake: trio.Event = attrs.field(factory=trio.Event)
+    _sides: dict[Side, _SideWork] = attrs.field(
+        factory=lambda: {Side.BID: _SideWork(), Side.ASK: _SideWork()}
+    )
+    _exiting: bool = False
+    _failures: int = 0
+    _holds_until: dict[str, Micros] = attrs.field(factory=dict)
+    scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
+
+    @property
+    def ticker(self) -> MarketTicker:
+        """The market."""
+        return self.maker.market.ticker
+
+    def wake(self) -> None:
+        """Something changed: look again."""
+        self._wake.set()
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Quote until cancelled. Orders left behind by a cancellation are the sweep's (or the next quoter's).
+
+        Raises `InvariantError` and `AuthError`, which end the session; what the venue refuses is handled here.
+        """
+        with self.scope:
+            async with trio.open_nursery() as nursery:
+                for order in self.tools.desk.of_market(self.ticker):
+                    if order.state is OrderState.UNKNOWN:
+                        nursery.start_soon(self.tools.resolver.resolve, order)
+                task_status.started()
+                while True:
+                    self._wake = trio.Event()
+                    decision = self.look()
+                    self._start_work(nursery, decision)
+                    await self._rest(decision)
+
+    def look(self) -> Decision:
+        """Decide now, with holds that have run out lifted."""
+        now = self.tools.clock()
+        for cause in [c for c, until in self._holds_until.items() if until <= now]:
+            del self._holds_until[cause]
+            self.maker.holds.pop(cause, None)
+            self.maker.exit_holds.pop(cause, None)
+        if self.tools.is_stopped():
+            self.maker.holds["switch"] = "new quotes are switched off"
+        else:
+            self.maker.holds.pop("switch", None)
+        return self.maker.decide(now)
+
+    async def _rest(self, decision: Decision) -> None:
+        """Sleep until woken, or until time alone changes something."""
+        now = self.tools.clock()
+        moments = [
+            m for m in (decision.wake_at, self._next_renewal(), *self._holds_until.values()) if m is not None
+        ]
+        if not moments:
+            await self._wake.wait()
+            return
+        with trio.move_on_after(max(0.001, (min(moments) - now) / SECOND)):
+            await self._wake.wait()
+
+    # --- starting writes ---
+
+    def _start_work(self, nursery: trio.Nursery, decision: Decision) -> None:
+        for side, work in self._sides.items():
+            plan = decision.plan(side)
+            if work.is_busy:
+                self._revise(work, plan)
+            elif plan.commands:
+                work.is_busy = True
+                nursery.start_soon(self._work_side, side, work, self._ticket(plan))
+            elif (order := self._to_renew(side)) is not None:
+                work.is_busy = True
+                nursery.start_soon(self._renew, order, work)
+        if decision.exit is not None and not self._exiting:
+            self._exiting = True
+            nursery.start_soon(self._work_exit)
+
+    def _revise(self, work: _SideWork, plan: SidePlan) -> None:
+        """The side waits for tokens and the plan has changed: more urgent, cheaper, or not wanted any more."""
+        ticket = work.ticket
+        if ticket is None or ticket.granted.is_set():
+            return
+        if not plan.commands:
+            if work.waiting is not None:
+                work.waiting.cancel(reason="superseded before it was sent")
+            return
+        fresh = self._ticket(plan)
+        if (fresh.urgency, fresh.cost) != (ticket.urgency, ticket.cost):
+            ticket.urgency, ticket.cost, ticket.value = fresh.urgency, fresh.cost, fresh.value
+            self.tools.budget.changed()
+
+    def _ticket(self, plan: SidePlan) -> Ticket:
+        commands = plan.commands
+        urgency = min(self._urgency(c) for c in commands)
+        value = 0
+        for command in commands:
+            if isinstance(command, Place):
+                value += notional(command.price, command.count)
+            else:
+                order = self._order_of(command)
+                value += self._stale_value(order)
+        return Ticket(
+            urgency=urgency,
+            cost=sum(self._cost(c) for c in commands),
+            value=value,
+            exchange_index=self.maker.market.exchange_index,
+        )
+
+    def _order_of(self, command: Command) -> Order | None:
+        if isinstance(command, Amend | Cancel | Decrease):
+            return self.tools.desk.live.get(command.client_order_id)
+        raise InvariantError(f"a quoter cannot execute {command!r}")
+
+    def _stale_value(self, order: Order | None) -> int:
+        """What a stale quote may give away: its distance on the wrong side of the mark times what is left of it."""
+        mark = self.maker.mark
+        if order is None:
+            return 0
+        if mark is None:
+            return int(order.leaves) * 100
+        return max(0, (order.price - mark) * order.side.sign) * int(order.leaves) + int(order.leaves)
+
+    def _urgency(self, command: Command) -> Urgency:
+        if isinstance(command, Cancel):
+            return Urgency.EXIT if command.is_urgent else Urgency.CANCEL
+        if isinstance(command, Decrease):
+            return Urgency.EXIT  # only limits make a quote smaller in place
+        return (
+            Urgency.NEW_QUOTE
+            if isinstance(command, Place) and not command.is_replacement
+            else Urgency.REQUOTE
+        )
+
+    def _cost(self, command: Command) -> int:
+        limits = self.tools.budget.limits
+        if isinstance(command, Place):
+            return limits.cost(*endpoints.PLACE)
+        if isinstance(command, Amend):
+            return limits.cost(*endpoints.AMEND)
+        if isinstance(command, Decrease):
+            return limits.cost(*endpoints.DECREASE)
+        return limits.cost(*endpoints.CANCEL)
+
+    # --- writes ---
+
+    async def _work_side(self, side: Side, work: _SideWork, ticket: Ticket) -> None:
+        """Wait for tokens, decide again, send; at the end the side is free and the market is looked at again."""
+        try:
+            with trio.CancelScope() as waiting:
+                work.ticket, work.waiting = ticket, waiting
+                await self._prepare(ticket)
+                await self.tools.budget.acquire(ticket)
+                work.waiting = None
+            if waiting.cancelled_caught:
+                return
+            work.ticket = None
+            now = self.tools.clock()
+            plan = self.look().plan(side)
+            if not plan.commands or sum(self._cost(c) for c in plan.commands) > ticket.cost:
+                self.tools.budget.give_back(ticket)
+                return
+            self.maker.plan_sent(side, plan, now)
+            for command in plan.commands:
+                await self._execute(command)
+        except ExchangeError as exc:
+            self._back_off("order group", exc)
+        finally:
+            work.ticket = work.waiting = None
+            work.is_busy = False
+            self.wake()
+
+    async def _prepare(self, ticket: Ticket) -> None:
+        """New orders need a group: make it before the tokens are asked for, so that the decision is not old."""
+        if ticket.urgency >= Urgency.REQUOTE:
+            await self.tools.fence.group_for(self.maker.market.exchange_index)
+
+    async def _execute(self, command: Command) -> None:
+        desk = self.tools.desk
+        if isinstance(command, Place):
+            await self._place(command)
+            return
+        order = self._order_of(command)
+        if order is None:
+            return  # it ended while we waited
+        if isinstance(command, Cancel):
+            if order.state in (OrderState.RESTING, OrderState.AMENDING) and order.order_id is not None:
+                await self._settle(order, await desk.cancel(order), "cancel")
+        elif order.state is not OrderState.RESTING:
+            return
+        elif isinstance(command, Amend):
+            total = Count(order.filled + command.leaves)
+            outcome = await desk.amend(order, price=command.price, count=total, expires_at=self._expiry())
+            await self._settle(order, outcome, "amend")
+        elif isinstance(command, Decrease):
+            await self._settle(order, await desk.decrease(order, reduce_to=command.leaves), "decrease")
+
+    async def _place(self, command: Place) -> None:
+        index = self.maker.market.exchange_index
+        group_id = self.tools.fence.groups.get(index)
+        if not self.tools.fence.is_current(group_id):
+            return  # fenced between the grant and now: the next look makes a new epoch
+        order = Order(
+            client_order_id=self.tools.ids.next(),
+            ticker=self.ticker,
+            side=command.side,
+            price=command.price,
+            count=command.count,
+            group_id=group_id,
+            exchange_index=index,
+            expires_at=self._expiry(),
+        )
+        await self._settle(order, await self.tools.desk.place(order), "create")
+
+    async def _work_exit(self) -> None:
+        budget = self.tools.budget
+        ticket = Ticket(
+            urgency=Urgency.EXIT,
+            cost=budget.limits.cost(*endpoints.PLACE),
+            exchange_index=self.maker.market.exchange_index,
+        )
+        try:
+            await budget.acquire(ticket)
+            wanted = self.look().exit
+            if wanted is None:
+                budget.give_back(ticket)
+                return
+            await self._send_exit(wanted)
+        finally:
+            self._exiting = False
+            self.wake()
+
+    async def _send_exit(self, wanted: ExitOrder) -> None:
+        order = Order(
+            client_order_id=self.tools.ids.next(),
+            ticker=self.ticker,
+            side=wanted.side,
+            price=wanted.price,
+            count=wanted.count,
+            time_in_force=TimeInForce.IOC,
+            post_only=False,
+            reduce_only=True,
+            exchange_index=self.maker.market.exchange_index,
+        )
+        self.maker.exit_sent(self.tools.clock())
+        log.info(
+            "exit sent", market=self.ticker, side=wanted.side.value, price=wanted.price, count=wanted.count
+        )
+        outcome = await self.tools.desk.place(order)
+        await self._settle(order, outcome, "exit")
+
+    async def _renew(self, order: Order, work: _SideWork) -> None:
+        """Extend a quote's life; keeps its place in the queue. Only spare budget is spent on it."""
+        try:
+            ticket = Ticket(
+                urgency=Urgency.RENEW,
+                cost=self.tools.budget.limits.cost(*endpoints.AMEND),
+                exchange_index=order.exchange_index,
+            )
+            with trio.CancelScope() as waiting:
+                work.ticket, work.waiting = ticket, waiting
+                await self.tools.budget.acquire(ticket)
+                work.waiting = None
+            work.ticket = None
+            if waiting.cancelled_caught:
+                return
+            if order.state is not OrderState.RESTING or self.look().plan(order.side).commands:
+                self.tools.budget.give_back(ticket)
+                return
+            outcome = await self.tools.desk.amend(
+                order, price=order.price, count=order.count, expires_at=self._expiry()
+            )
+            await self._settle(order, outcome, "renewal")
+        finally:
+            work.ticket = work.waiting = None
+            work.is_busy = False
+            self.wake()
+
+    def _expiry(self) -> Micros:
+        return Micros(self.tools.clock() + self.tools.quote_ttl)
+
+    def _to_renew(self, side: Side) -> Order | None:
+        """The side's resting quote, when half of its life is over."""
+        due = self.tools.clock() + self.tools.quote_ttl // 2
+        for order in self.tools.desk.of_market(self.ticker):
+            if order.side is side and order.state is OrderState.RESTING and (order.expires_at or due) < due:
+                return order
+        return None
+
+    def _next_renewal(self) -> Micros | None:
+        half = self.tools.quote_ttl // 2
+        free = [side for side, work in self._sides.items() if not work.is_busy]
+        found = [
+            Micros(order.expires_at - half + 1)
+            for order in self.tools.desk.of_market(self.ticker)
+            if order.expires_at is not None and order.side in free and order.state is OrderState.RESTING
+        ]
+        return min(found, default=None)
+
+    # --- what came of it ---
+
+    async def _settle(self, order: Order, outcome: Outcome, what: str) -> None:
+        """React to a write's outcome. The side stays busy until an unknown one is resolved."""
+        if outcome.verdict is Verdict.DONE:
+            self._failures = 0
+            return
+        if outcome.verdict in (Verdict.UNKNOWN, Verdict.CHECK):
+            if outcome.verdict is Verdict.UNKNOWN and outcome.error is not None:
+                self.tools.on_trouble(self.ticker, what, outcome.error)
+            await self.tools.resolver.resolve(order)
+            return
+        exc = outcome.error
+        assert exc is not None
+        if outcome.verdict is Verdict.PAUSED:
+            self._hold("paused", f"paused: {exc.code or exc}", PAUSE_PROBE_S, exits_too=True)
+        elif outcome.verdict is Verdict.THROTTLED:
+            await trio.sleep(0.1)
+        elif outcome.verdict is Verdict.UNAVAILABLE:
+            self._back_off(what, exc)
+        else:
+            self._refused(what, exc)
+
+    def _refused(self, what: str, exc: ExchangeError) -> None:
+        if is_post_only_cross(exc):
+            return  # the book moved under us: the cooldown is rest enough
+        self.tools.on_trouble(self.ticker, what, exc)
+        log.warning("write refused", market=self.ticker, write=what, error=str(exc))
+        self._hold("refused", f"{what} refused: {exc.code or exc}", self._next_backoff(REFUSED_REST_S))
+
+    def _back_off(self, what: str, exc: ExchangeError) -> None:
+        self.tools.on_trouble(self.ticker, what, exc)
+        log.warning("venue unavailable", market=self.ticker, write=what, error=str(exc))
+        self._hold("unavailable", f"{what} failed: {exc}", self._next_backoff(0.0))
+
+    def _next_backoff(self, least: float) -> float:
+        seconds = BACKOFF_S[min(self._failures, len(BACKOFF_S) - 1)]
+        self._failures += 1
+        return max(least, seconds)
+
+    def _hold(self, cause: str, why: str, seconds: float, *, exits_too: bool = False) -> None:
+        self.maker.holds[cause] = why
+        if exits_too:
+            self.maker.exit_holds[cause] = why
+        self._holds_until[cause] = Micros(self.tools.clock() + round(seconds * SECOND))
+
+
+def is_post_only_cross(exc: ExchangeError) -> bool:
+    """The venue refused a post-only quote because it would have traded."""
+    return isinstance(exc, ExchangeRejected) and "post only" in str(exc).lower()
