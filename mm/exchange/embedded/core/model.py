@@ -4,17 +4,17 @@ Prices are YES prices, sides those of the YES book, money in `Money`, times in `
 """
 
 import enum
+from collections import deque
 from collections.abc import Callable, Mapping
 from fractions import Fraction
 from typing import Any, Generic, TypeVar
 
 import attrs
 
-from mm.domain.fees import PRECISION_DIRECT, FeeAccumulator, FeeType
+from mm.domain.fees import FeeAccumulator, FeeType
 from mm.domain.fill import TradeId
 from mm.domain.grid import TickGrid, uniform_grid
-from mm.domain.market import MarketStatus
-from mm.domain.numbers import CONTRACT, DOLLAR, SECOND, Count, Micros, Money, Price
+from mm.domain.numbers import DOLLAR, SECOND, Count, Micros, Money, Price
 from mm.domain.order import (
     ClientOrderId,
     GroupId,
@@ -340,8 +340,10 @@ class OrderGroup:
     is_triggered: bool = False
     orders: dict[OrderId, OrderRecord] = attrs.field(factory=dict)
     """What of it rests."""
-    matched: list[tuple[Micros, Count]] = attrs.field(factory=list)
+    matched: deque[tuple[Micros, Count]] = attrs.field(factory=deque)
     """Fills inside the window, oldest first."""
+    matched_total: int = 0
+    """Sum of `matched`."""
 
 
 @attrs.frozen
@@ -364,8 +366,3 @@ class ShardStatus:
 def result_word(value: Price) -> str:
     """`yes`, `no` or `scalar` for a settlement value."""
     return "yes" if value == DOLLAR else "no" if value == 0 else "scalar"
-
-
-WHOLE_CONTRACT = CONTRACT
-DIRECT_PRECISION = PRECISION_DIRECT
-OPEN_STATUSES = frozenset({MarketStatus.ACTIVE, MarketStatus.INACTIVE})

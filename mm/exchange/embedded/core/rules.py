@@ -34,6 +34,8 @@ class Rules:
     activation_cancel_reason: Reason = Reason.HALT_CANCEL
     halt_cancels_flagged: bool = True
     """Whether deactivating one market cancels its `cancel_order_on_pause` orders, as a pause of the shard does."""
+    decrease_in_pause: bool = False
+    """Whether a decrease passes while trading is paused, as a cancel does."""
     queue_counts_better: bool = True
     """Whether a queue position counts the better levels too."""
     group_window: Micros = Micros(15 * SECOND)
@@ -68,3 +70,13 @@ def not_found() -> Refused:
 def invalid_parameters(details: str) -> Refused:
     """A request that cannot mean anything."""
     return Refused(400, "invalid_parameters", details=details)
+
+
+def trading_paused() -> Refused:
+    """The market or the shard does not trade now; cancels work."""
+    return Refused(409, "trading_is_paused", "trading is paused")
+
+
+def exchange_paused() -> Refused:
+    """Nothing works now on the shard, cancels neither."""
+    return Refused(409, "exchange_is_paused", "exchange is paused")

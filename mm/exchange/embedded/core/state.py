@@ -61,7 +61,6 @@ class MarketState:
     """Sum of |position| over all users: twice the open interest."""
     trades: deque[TradeRecord]
     """The newest public trades, oldest first, bounded."""
-    waiting_close_cancel: bool = False
 
     @property
     def ticker(self) -> MarketTicker:
@@ -105,8 +104,10 @@ class Holding:
     is_settled: bool = False
     bids: dict[OrderId, OrderRecord] = attrs.field(factory=dict)
     asks: dict[OrderId, OrderRecord] = attrs.field(factory=dict)
+    gross: dict[Side, int] = attrs.field(factory=lambda: {Side.BID: 0, Side.ASK: 0})
+    """What the resting orders of a side would need if no position covered them."""
     reserved: int = 0
-    """Cash held for what rests here."""
+    """Cash held for what rests here: gross less what the position covers."""
 
     def resting(self, side: Side) -> dict[OrderId, OrderRecord]:
         """The resting orders of one side."""
@@ -172,6 +173,8 @@ class State:
     users: dict[str, User] = attrs.field(factory=dict)
     orders: dict[OrderId, OrderRecord] = attrs.field(factory=dict)
     """Resting orders of all, and done ones of non-house users."""
+    settled_values: dict[str, int] = attrs.field(factory=dict)
+    """Per mutually exclusive event: what its settled markets paid together; the rest can pay 1 dollar less that."""
     shards: dict[int, Shard] = attrs.field(factory=dict)
     timers: list[tuple[Micros, int, Callable[[], None]]] = attrs.field(factory=list)
     """Heap of (when, tie breaker, what): expiries, openings, closings, settlements. Stale ones check and do nothing."""
