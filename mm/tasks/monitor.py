@@ -1,0 +1,111 @@
+"""The portfolio monitor: limits over all markets, and what people must be told about risk.
+
+Rules that come due by time alone are looked at here four times a second, whether or not anything arrives.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import attrs
+import structlog
+import trio
+
+from mm.domain.commands import FlattenReason
+from mm.domain.numbers import Count, Micros, Money, Price, format_money
+from mm.domain.order import MarketTicker
+from mm.domain.tickers import eastern_date
+from mm.engine.limits import DailyLoss, PortfolioMae, PortfolioVerdict
+from mm.exchange.port import AuthError, ExchangeError
+from mm.tasks.floor import Floor
+from mm.tasks.positions import check_signs
+
+log = structlog.get_logger(__name__)
+
+PERIOD_S: Final = 0.25
+
+
+@attrs.define(eq=False, kw_only=True)
+class Monitor:
+    """Watches the whole floor."""
+
+    floor: Floor
+    clock: Callable[[], Micros]
+    daily_loss: DailyLoss
+    stop: Callable[[str], None]
+    """Ends trading, with a reason."""
+    check_positions: Callable[[], Awaitable[bool]]
+    """Ask the exchange whether positions agree: the last word after a flatten."""
+    on_trigger: Callable[[MarketTicker, FlattenReason, Count, Price | None], None] = lambda t, r, n, m: None
+    on_portfolio: Callable[[PortfolioVerdict], None] = lambda verdict: None
+    mae: PortfolioMae = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.mae = PortfolioMae(self.floor.parameters)
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Look for ever. Raises `InvariantError` when the books contradict themselves."""
+        task_status.started()
+        while True:
+            self.look()
+            await self._confirm_flat()
+            await trio.sleep(PERIOD_S)
+
+    def look(self) -> None:
+        """One look at everything."""
+        now = self.clock()
+        check_signs(self.floor.positions)
+        self._tell_triggers()
+        self._watch_loss(now)
+        self._watch_mae(now)
+
+    def _tell_triggers(self) -> None:
+        for ticker, maker in self.floor.makers.items():
+            for reason, net, mark in maker.take_triggers():
+                log.warning("flatten", market=ticker, reason=reason.value, net=net, mark=mark)
+                self.on_trigger(ticker, reason, net, mark)
+
+    def _watch_loss(self, now: Micros) -> None:
+        pnl = self.floor.marked_pnl()
+        if self.daily_loss.observe(pnl, eastern_date(now)):
+            loss = Money(self.daily_loss.start - pnl)
+            self.stop(f"daily loss limit: {format_money(loss)} dollars lost today")
+
+    def _watch_mae(self, now: Micros) -> None:
+        at_risk: dict[MarketTicker, tuple[Count, Money]] = {}
+        for ticker in self.floor.makers:
+            inventory = self.floor.inventory(ticker)
+            mark = self.floor.mark_of(ticker)
+            if not inventory.is_flat and mark is not None:
+                at_risk[ticker] = (inventory.net, inventory.mae_value(mark))
+        was_tripped = self.mae.is_tripped
+        verdict = self.mae.observe(at_risk, now)
+        if verdict.just_tripped:
+            self.floor.portfolio_hold = "portfolio MAE limit"
+            self.floor.hold_all("portfolio", self.floor.portfolio_hold)
+            log.error("portfolio MAE limit", total=format_money(verdict.total))
+            self.on_portfolio(verdict)
+        elif was_tripped and not verdict.is_tripped:
+            self.floor.portfolio_hold = ""
+            self.floor.lift_all("portfolio")
+            log.info("portfolio MAE is back below half of the limit")
+        for ticker in verdict.flatten:
+            maker = self.floor.makers[ticker]
+            if maker.flattening is None:
+                maker.flatten(FlattenReason.PORTFOLIO_MAE)
+                self.floor.order_changed(ticker)
+
+    async def _confirm_flat(self) -> None:
+        """After a flatten our fills say flat; ask the exchange (a difference is then the reconciler's to hold)."""
+        wanted = [m for m in self.floor.makers.values() if m.needs_position_check]
+        if not wanted:
+            return
+        for maker in wanted:
+            maker.needs_position_check = False
+        try:
+            await self.check_positions()
+        except AuthError:
+            raise
+        except ExchangeError as exc:
+            log.warning("positions not checked after a flatten", error=str(exc))
+            for maker in wanted:
+                maker.needs_position_check = True
