@@ -14,7 +14,7 @@ import attrs
 from mm.domain.fees import FeeType
 from mm.domain.numbers import DOLLAR, SECOND, Micros, Price
 from mm.domain.order import MarketTicker
-from mm.domain.tickers import EASTERN, eastern_date, format_date_token, to_datetime
+from mm.domain.tickers import EASTERN, eastern_date, format_date_token, format_time, to_datetime
 from mm.exchange.embedded.core.model import EventSpec, MarketSpec, SeriesSpec
 from mm.exchange.embedded.slate.games import (
     Phase,
@@ -83,7 +83,7 @@ class Line:
 
 @attrs.frozen(kw_only=True)
 class Milestone:
-    """A game in the exchange's calendar, with its wall-clock start. The server writes it on the wire."""
+    """A game in the exchange's calendar, with its wall-clock start."""
 
     id: str
     type: str
@@ -96,6 +96,24 @@ class Milestone:
     source_id: str
     details: Mapping[str, Any]
     updated: Micros
+
+    def wire(self) -> dict[str, object]:
+        """As the REST API shows it."""
+        return {
+            "category": self.category,
+            "details": dict(self.details),
+            "end_date": format_time(self.end, trim=True) if self.end is not None else None,
+            "id": self.id,
+            "last_updated_ts": format_time(self.updated, trim=True),
+            "notification_message": self.title,
+            "primary_event_tickers": list(self.primary_event_tickers),
+            "related_event_tickers": list(self.related_event_tickers),
+            "source_id": self.source_id,
+            "source_ids": {"sportradar": self.source_id},
+            "start_date": format_time(self.start, trim=True),
+            "title": self.title,
+            "type": self.type,
+        }
 
 
 @attrs.frozen(kw_only=True)
