@@ -1,1 +1,1 @@
-"""Kalshi over the network: production, demo, or the embedded exchange on loopback."""
+"""Kalshi over the network: signing, wire classes, codec, REST and the one WebSocket. Outside sees `client` only."""
