@@ -169,9 +169,13 @@ def parse_sets(sets: Iterable[str]) -> StrategyParameters:
             texts[name.strip()] = value
         else:
             problems.append(f"--set {text!r}: expected NAME=VALUE")
+    try:
+        parameters = build_parameters(texts, SETTABLE)
+    except ConfigError as error:
+        raise ConfigError(problems + error.problems) from None
     if problems:
         raise ConfigError(problems)
-    return build_parameters(texts, SETTABLE)
+    return parameters
 
 
 def backtest_file(

@@ -315,7 +315,15 @@ class TestTrouble:
 
         text = stderr.getvalue()
         assert code == 1
-        for part in ["--profile 'modern'", "--result 'maybe'", "--fill-model 'magic'", "--set 'nonsense'"]:
+        for part in [
+            "--profile 'modern'",
+            "--result 'maybe'",
+            "--fill-model 'magic'",
+            "--set 'nonsense'",
+            "QUEUE_SHARE='2'",
+            "BASE_SPREAD='-0.01'",
+            "QUOTE_COOLDOWN_MS",
+        ]:
             assert part in text
 
     def test_bad_values_of_set_name_the_allowed_range(self, tmp_path: Path) -> None:
