@@ -127,6 +127,7 @@ class Entry:
             reduce_only=request.reduce_only,
             cancel_on_pause=request.cancel_on_pause,
             group_id=request.group_id,
+            expires_at=request.expires_at,
             created_at=self._state.now,
             updated_at=self._state.now,
         )
@@ -164,6 +165,8 @@ class Entry:
             if not outcome.filled and not outcome.met_itself and order.time_in_force is TimeInForce.GTC:
                 self._resting.update(user, order, None)
             self._after_match(user, market, order, outcome)
+            if order.expires_at is not None:
+                self._resting.set_expiry(order, order.expires_at)
         self._margin_call(user, market)
         return self._result(order, outcome)
 
