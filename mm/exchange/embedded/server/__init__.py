@@ -1,0 +1,1 @@
+"""The wire of the embedded exchange: HTTP, WebSocket, signatures, rate limits, faults. Matching is in `core`."""

@@ -1,0 +1,303 @@
+"""The exchange on the wire: takes any stream, answers REST, upgrades to WebSocket, applies faults.
+
+Everything that this needs from the world (clock, randomness, ids) is handed in; it opens nothing and starts nothing
+but what belongs to a connection that it was given.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from random import Random
+from typing import Final
+
+import attrs
+import trio
+
+from mm.domain.numbers import SECOND, Micros, Money
+from mm.domain.order import MarketTicker
+from mm.exchange.embedded.core.events import CoreEvent
+from mm.exchange.embedded.core.exchange import ExchangeCore
+from mm.exchange.embedded.core.model import IdSource
+from mm.exchange.embedded.core.rules import Refused, Rules
+from mm.exchange.embedded.core.state import MarketState
+from mm.exchange.embedded.server.auth import KEY_HEADER, ApiKey, Authenticator, PublicKey
+from mm.exchange.embedded.server.candles import CandleRecorder
+from mm.exchange.embedded.server.control import Control
+from mm.exchange.embedded.server.errors import ApiError, not_found
+from mm.exchange.embedded.server.faults import Faults, Plan
+from mm.exchange.embedded.server.http import (
+    CutConnection,
+    HttpLimits,
+    Request,
+    Response,
+    Upgrade,
+    serve_connection,
+)
+from mm.exchange.embedded.server.hub import Hub, Session
+from mm.exchange.embedded.server.lag import LaggedReads
+from mm.exchange.embedded.server.limits import PREFIX
+from mm.exchange.embedded.server.rest.orders import refusal
+from mm.exchange.embedded.server.routes import Route, find
+from mm.exchange.embedded.server.service import Call, GameData, NoGameData, Service
+from mm.exchange.embedded.server.session import Commands
+from mm.exchange.embedded.server.websocket import SocketLimits, WebSocket, handshake
+
+WS_PATH: Final = "/trade-api/ws/v2"
+CONTROL: Final = "/control/"
+_IDLE_S: Final = 3_600.0
+
+
+@attrs.define(eq=False, kw_only=True)
+class Driver:
+    """The core with its clock and its timers: what a source of markets gets, and what keeps expiries on time."""
+
+    core: ExchangeCore
+    clock: Callable[[], Micros]
+    _planned: Micros | None = None
+    _wake: trio.Event = attrs.field(factory=trio.Event)
+
+    def batch_done(self) -> None:
+        """To be called after changes: an earlier timer may have come up."""
+        deadline = self.core.next_deadline
+        if deadline is not None and (self._planned is None or deadline < self._planned):
+            self._wake.set()
+
+    async def run_timers(self) -> None:
+        """Work off the core's timers when nobody else calls it. Never returns."""
+        while True:
+            self._wake = trio.Event()
+            self._planned = self.core.advance(self.clock())
+            wait_s = _IDLE_S
+            if self._planned is not None:
+                # Never a busy loop, whatever the core says.
+                wait_s = max((self._planned - self.clock()) / SECOND, 0.001)
+            with trio.move_on_after(wait_s):
+                await self._wake.wait()
+
+
+@attrs.define(eq=False, kw_only=True)
+class ExchangeServer:
+    """The parts of one exchange, wired. `serve_stream` is all that a listener needs."""
+
+    driver: Driver
+    service: Service
+    auth: Authenticator
+    hub: Hub
+    faults: Faults
+    control: Control
+    http_limits: HttpLimits
+    socket_limits: SocketLimits
+    date: Callable[[], str] | None
+    max_markets: int | None
+    new_id: IdSource
+    connections: int = 0
+    """Streams ever served."""
+
+    @property
+    def core(self) -> ExchangeCore:
+        """The exchange itself."""
+        return self.driver.core
+
+    def add_account(self, user_id: str, balances: dict[int, Money]) -> None:
+        """A new member with cash per shard."""
+        now = self.driver.clock()
+        self.core.add_user(user_id)
+        for exchange_index, amount in balances.items():
+            self.core.deposit(now, user_id, exchange_index, amount)
+
+    def add_key(self, key_id: str, user_id: str, public_key: PublicKey) -> None:
+        """A key that may sign for a member."""
+        self.auth.add(ApiKey(key_id=key_id, user_id=user_id, public_key=public_key))
+
+    async def serve_stream(self, stream: trio.abc.Stream) -> None:
+        """Serve one connection to its end, and close it. A cancellation closes it too."""
+        self.connections += 1
+        with trio.CancelScope() as scope:
+            handler = partial(self._handle, is_local=_is_local(stream), caller=scope)
+            self.control.streams[scope] = stream
+            try:
+                await serve_connection(stream, handler, limits=self.http_limits, date=self.date)
+            finally:
+                del self.control.streams[scope]
+
+    async def _handle(
+        self, request: Request, *, is_local: bool, caller: trio.CancelScope
+    ) -> Response | Upgrade:
+        path = request.path
+        if path.startswith(CONTROL) and is_local:
+            response = self.control.answer(request, caller)
+            self.driver.batch_done()
+            return response
+        if self.control.is_out():
+            raise CutConnection
+        if path == WS_PATH:
+            return await self._with_faults(request, "/ws/v2", self._upgrade)
+        if not path.startswith(PREFIX + "/"):
+            return not_found().response()
+        return await self._with_faults(request, path[len(PREFIX) :], self._answer)
+
+    async def _with_faults(
+        self, request: Request, path: str, work: Callable[[Request, str], Response | Upgrade]
+    ) -> Response | Upgrade:
+        plan = self.faults.plan(request.method, path)
+        await _pause(plan.delay_before_s)
+        if plan.hang_before:
+            await _hang(plan)
+        if plan.drop_before:
+            raise CutConnection(reset=plan.reset)
+        if plan.answer_before is not None:
+            return plan.answer_before
+        answer = work(request, path)
+        self.driver.batch_done()
+        await _pause(plan.delay_after_s)
+        if plan.hang_s is not None:
+            await _hang(plan)
+        if plan.drop_after:
+            raise CutConnection(reset=plan.reset)
+        return plan.answer_after or answer
+
+    # --- REST ---
+
+    def _answer(self, request: Request, path: str) -> Response:
+        match = find(request.method, path)
+        if match.route is None:
+            if match.allowed:
+                allow = (("Allow", ", ".join(match.allowed)),)
+                content = ApiError(405, "method_not_allowed").content
+                return Response.json(405, {"error": content}, headers=allow)
+            return not_found().response()
+        try:
+            return self._run(match.route, match.path, request)
+        except ApiError as error:
+            return error.response()
+        except Refused as refused:
+            return refusal(refused).response()
+
+    def _run(self, route: Route, path: dict[str, str], request: Request) -> Response:
+        call = Call(
+            service=self.service,
+            request=request,
+            operation=route.name,
+            template=route.template,
+            path=path,
+            now=self.driver.clock(),
+            user_id=self._user(route, request),
+        )
+        if route.is_read:
+            call.pay_read()
+        return route.run(call)
+
+    def _user(self, route: Route, request: Request) -> str:
+        """Who asks; on public operations whoever cannot show it is anonymous, headers or not."""
+        if not route.is_public:
+            return self.auth.user_of(request.method, request.raw_path, request.headers)
+        if KEY_HEADER not in request.headers:
+            return ""
+        try:
+            return self.auth.user_of(request.method, request.raw_path, request.headers)
+        except ApiError:
+            return ""
+
+    # --- WebSocket ---
+
+    def _upgrade(self, request: Request, path: str) -> Response | Upgrade:
+        del path
+        headers = handshake(request)
+        if isinstance(headers, str):
+            version = (("Sec-WebSocket-Version", "13"),)
+            status = 426 if "version" in headers else 400
+            content = ApiError(status, "bad_request", details=headers).content
+            return Response.json(status, {"error": content}, headers=version)
+        try:
+            user_id = self.auth.user_of(request.method, request.raw_path, request.headers)
+        except ApiError as error:
+            return error.response()
+        return Upgrade(headers=headers, run=partial(self._serve_socket, user_id))
+
+    async def _serve_socket(self, user_id: str, stream: trio.abc.Stream, first_bytes: bytes) -> None:
+        socket = WebSocket(stream, self.socket_limits, delay=self.faults.network_delay)
+        session = Session(user_id=user_id, socket=socket)
+        commands = Commands(hub=self.hub, session=session, max_markets=self.max_markets)
+        self.hub.open(session)
+        try:
+            await socket.run(first_bytes, commands.on_text)
+        finally:
+            self.hub.close(session)
+
+
+async def _pause(seconds: float) -> None:
+    if seconds > 0:
+        await trio.sleep(seconds)
+
+
+async def _hang(plan: Plan) -> None:
+    """Say nothing for a while, then hang up."""
+    await _pause(plan.hang_s or 0.0)
+    raise CutConnection(reset=plan.reset)
+
+
+def _is_local(stream: trio.abc.Stream) -> bool:
+    """Whether the peer is on this machine; memory streams are."""
+    if not isinstance(stream, trio.SocketStream):
+        return True
+    try:
+        peer = stream.socket.getpeername()
+    except OSError:
+        return False
+    host = peer[0] if isinstance(peer, tuple) and peer else ""
+    return host == "::1" or str(host).startswith("127.")
+
+
+def open_exchange_server(
+    *,
+    clock: Callable[[], Micros],
+    random: Random,
+    ids: IdSource,
+    rules: Rules | None = None,
+    tier: str = "basic",
+    games: GameData | None = None,
+    faults: Faults | None = None,
+    http_limits: HttpLimits | None = None,
+    socket_limits: SocketLimits | None = None,
+    date: Callable[[], str] | None = None,
+    max_markets: int | None = None,
+) -> ExchangeServer:
+    """A new, empty exchange: core, hub, wire. Starts nothing; `server.driver.run_timers` must be run by the caller.
+
+    `date` None leaves the Date header out, as a simulation needs it.
+    """
+    observers: list[Callable[[CoreEvent], None]] = []
+
+    def emit(event: CoreEvent) -> None:
+        for observe in observers:
+            observe(event)
+
+    core = ExchangeCore(rules or Rules(), ids, emit)
+
+    def market_of(ticker: MarketTicker) -> MarketState:
+        return core.markets()[ticker]
+
+    faults = faults or Faults(random=random)
+    reads = LaggedReads(Micros(faults.lag_ms * 1_000))
+    hub = Hub(clock=clock, markets=core.markets)
+    service = Service(
+        core=core,
+        clock=clock,
+        candles=CandleRecorder(market_of),
+        reads=reads,
+        tier=tier,
+        games=games or NoGameData(),
+    )
+    observers.extend((service.candles.observe, reads.observe, hub.publish))
+    return ExchangeServer(
+        driver=Driver(core=core, clock=clock),
+        service=service,
+        auth=Authenticator(clock=clock),
+        hub=hub,
+        faults=faults,
+        control=Control(service=service, hub=hub, faults=faults),
+        http_limits=http_limits or HttpLimits(),
+        socket_limits=socket_limits or SocketLimits(),
+        date=date,
+        max_markets=max_markets,
+        new_id=ids,
+    )

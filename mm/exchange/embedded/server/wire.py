@@ -1,0 +1,501 @@
+"""The exchange's values as REST objects and as the `msg` of socket frames. The only writer of wire names.
+
+Prices have 4 decimals, counts 2, costs and fees 6; the fraction of an RFC 3339 time is trimmed. The deprecated
+direction fields (`side`, `action`, `taker_side`) are still sent: published clients require them.
+"""
+
+from functools import lru_cache
+from typing import Final
+
+from mm.domain.grid import TickGrid
+from mm.domain.numbers import (
+    SECOND,
+    Count,
+    Micros,
+    Money,
+    Price,
+    complement,
+    format_count,
+    format_decimal,
+    format_money,
+    format_price,
+)
+from mm.domain.order import Side
+from mm.domain.tickers import format_time
+from mm.exchange.embedded.core.events import (
+    BookDelta,
+    EventCreated,
+    EventFeesUpdated,
+    GroupChange,
+    GroupUpdated,
+    MarketChange,
+    MarketUpdated,
+)
+from mm.exchange.embedded.core.model import (
+    EventSpec,
+    FillRecord,
+    OrderGroup,
+    OrderRecord,
+    PositionView,
+    SettlementRecord,
+    TradeRecord,
+    WriteResult,
+)
+
+Json = dict[str, object]
+
+PRICE_TEXT: Final = tuple(format_price(Price(p)) for p in range(10_001))
+"""Every price there is, written once: a burst of deltas formats nothing."""
+
+
+@lru_cache(maxsize=4_096)
+def count_text(count: Count) -> str:
+    """A count, remembered: sizes repeat."""
+    return format_count(count)
+
+
+@lru_cache(maxsize=256)
+def time_text(moment: Micros) -> str:
+    """RFC 3339, fraction trimmed."""
+    return format_time(moment, trim=True)
+
+
+def outcome(side: Side) -> str:
+    """The outcome that a side of the YES book is positioned for."""
+    return "yes" if side is Side.BID else "no"
+
+
+def action(side: Side) -> str:
+    """The deprecated verb of a side."""
+    return "buy" if side is Side.BID else "sell"
+
+
+def cents(money: Money) -> int:
+    """Whole cents, truncated towards minus infinity as the exchange's integer fields are."""
+    return money // 10_000
+
+
+def balance_text(money: Money) -> str:
+    """Balances come with 4 decimals."""
+    return format_decimal(money // 100, 4)
+
+
+# --- REST ------------------------------------------------------------------------------------------------------------
+
+
+def order(record: OrderRecord) -> Json:
+    """An order of the account."""
+    found: Json = {
+        "order_id": record.order_id,
+        "user_id": record.user_id,
+        "client_order_id": record.client_order_id or "",
+        "ticker": record.ticker,
+        "exchange_index": record.exchange_index,
+        "side": "yes",
+        "action": action(record.side),
+        "outcome_side": outcome(record.side),
+        "book_side": record.side.value,
+        "type": "limit",
+        "status": record.status.value,
+        "yes_price_dollars": PRICE_TEXT[record.price],
+        "no_price_dollars": PRICE_TEXT[complement(record.price)],
+        "fill_count_fp": count_text(record.filled),
+        "remaining_count_fp": count_text(record.remaining),
+        "initial_count_fp": count_text(record.initial_count),
+        "taker_fill_cost_dollars": format_money(record.taker_fill_cost),
+        "maker_fill_cost_dollars": format_money(record.maker_fill_cost),
+        "taker_fees_dollars": format_money(record.taker_fees),
+        "maker_fees_dollars": format_money(record.maker_fees),
+        "created_time": time_text(record.created_at),
+        "last_update_time": time_text(record.updated_at),
+        "self_trade_prevention_type": record.self_trade_prevention.value,
+        "cancel_order_on_pause": record.cancel_on_pause,
+        "subaccount_number": 0,
+    }
+    if record.expires_at is not None:
+        found["expiration_time"] = time_text(record.expires_at)
+    if record.group_id is not None:
+        found["order_group_id"] = record.group_id
+    return found
+
+
+def fill(record: FillRecord) -> Json:
+    """A fill of the account; no client id since 2026-03-30."""
+    return {
+        "fill_id": record.trade_id,
+        "trade_id": record.trade_id,
+        "order_id": record.order_id,
+        "exchange_index": record.exchange_index,
+        "ticker": record.ticker,
+        "market_ticker": record.ticker,
+        "side": outcome(record.side),
+        "action": action(record.side),
+        "outcome_side": outcome(record.side),
+        "book_side": record.side.value,
+        "count_fp": count_text(record.count),
+        "yes_price_dollars": PRICE_TEXT[record.price],
+        "no_price_dollars": PRICE_TEXT[complement(record.price)],
+        "is_taker": record.is_taker,
+        "fee_cost": format_money(record.fee),
+        "created_time": time_text(record.ts),
+        "subaccount_number": 0,
+        "ts": record.ts // SECOND,
+    }
+
+
+def trade(record: TradeRecord) -> Json:
+    """A public print."""
+    return {
+        "trade_id": record.trade_id,
+        "ticker": record.ticker,
+        "count_fp": count_text(record.count),
+        "yes_price_dollars": PRICE_TEXT[record.price],
+        "no_price_dollars": PRICE_TEXT[complement(record.price)],
+        "taker_side": outcome(record.taker_side),
+        "taker_outcome_side": outcome(record.taker_side),
+        "taker_book_side": record.taker_side.value,
+        "created_time": time_text(record.ts),
+        "is_block_trade": record.is_block,
+    }
+
+
+def position(view: PositionView) -> Json:
+    """A position of the account in one market."""
+    return {
+        "ticker": view.ticker,
+        "exchange_index": view.exchange_index,
+        "total_traded_dollars": format_money(view.total_traded),
+        "position_fp": count_text(view.position),
+        "market_exposure_dollars": format_money(view.cost),
+        "realized_pnl_dollars": format_money(view.realized_pnl),
+        "fees_paid_dollars": format_money(view.fees_paid),
+        "last_updated_ts": time_text(view.updated_at),
+    }
+
+
+def event_positions(views: list[PositionView]) -> list[Json]:
+    """The same positions, summed by event."""
+    by_event: dict[str, list[PositionView]] = {}
+    for view in views:
+        by_event.setdefault(view.event_ticker, []).append(view)
+    return [
+        {
+            "event_ticker": ticker,
+            "total_cost_dollars": format_money(Money(sum(v.total_traded for v in of_event))),
+            "total_cost_shares_fp": count_text(Count(sum(v.volume for v in of_event))),
+            "event_exposure_dollars": format_money(Money(sum(v.cost for v in of_event))),
+            "realized_pnl_dollars": format_money(Money(sum(v.realized_pnl for v in of_event))),
+            "fees_paid_dollars": format_money(Money(sum(v.fees_paid for v in of_event))),
+        }
+        for ticker, of_event in by_event.items()
+    ]
+
+
+def settlement(record: SettlementRecord) -> Json:
+    """A settled market of the account; `revenue` and `value` are whole cents."""
+    return {
+        "ticker": record.ticker,
+        "exchange_index": record.exchange_index,
+        "event_ticker": record.event_ticker,
+        "market_result": record.result,
+        "yes_count_fp": count_text(record.yes_count),
+        "yes_total_cost_dollars": format_money(record.yes_total_cost),
+        "no_count_fp": count_text(record.no_count),
+        "no_total_cost_dollars": format_money(record.no_total_cost),
+        "revenue": cents(record.revenue),
+        "settled_time": time_text(record.ts),
+        "fee_cost": format_money(record.fee_cost),
+        "value": record.value // 100,
+    }
+
+
+def group(record: OrderGroup) -> Json:
+    """An order group in a listing."""
+    return {
+        "id": record.group_id,
+        "contracts_limit_fp": count_text(record.contracts_limit),
+        "is_auto_cancel_enabled": not record.is_triggered,
+        "exchange_index": record.exchange_index,
+    }
+
+
+def group_details(record: OrderGroup) -> Json:
+    """One order group with its resting orders."""
+    return {
+        "is_auto_cancel_enabled": not record.is_triggered,
+        "contracts_limit_fp": count_text(record.contracts_limit),
+        "orders": list(record.orders),
+        "exchange_index": record.exchange_index,
+    }
+
+
+def price_ranges(grid: TickGrid) -> list[Json]:
+    """A grid as bands."""
+    return [
+        {
+            "start": PRICE_TEXT[band.start],
+            "end": PRICE_TEXT[band.end],
+            "step": PRICE_TEXT[band.step],
+        }
+        for band in grid.bands
+    ]
+
+
+def _ack(result: WriteResult) -> Json:
+    found: Json = {"order_id": result.order_id, "ts_ms": result.ts // 1_000}
+    if result.client_order_id:
+        found["client_order_id"] = result.client_order_id
+    return found
+
+
+def _averages(result: WriteResult) -> Json:
+    price, fee = result.average_fill_price, result.average_fee_paid
+    if price is None or fee is None:
+        return {}
+    return {"average_fill_price": PRICE_TEXT[price], "average_fee_paid": format_price(fee)}
+
+
+def create_ack(result: WriteResult) -> Json:
+    """The answer to a create."""
+    return {
+        **_ack(result),
+        **_averages(result),
+        "fill_count": count_text(result.fill_count),
+        "remaining_count": count_text(result.remaining_count),
+    }
+
+
+def amend_ack(result: WriteResult) -> Json:
+    """The answer to an amend; the counts only when something filled or the resting size changed."""
+    if not result.is_changed:
+        return _ack(result)
+    return create_ack(result)
+
+
+def decrease_ack(result: WriteResult) -> Json:
+    """The answer to a decrease."""
+    return {**_ack(result), "remaining_count": count_text(result.remaining_count)}
+
+
+def cancel_ack(result: WriteResult) -> Json:
+    """The answer to a cancel; recorded ones carried no client id."""
+    return {
+        "order_id": result.order_id,
+        "reduced_by": count_text(result.reduced_by),
+        "ts_ms": result.ts // 1_000,
+    }
+
+
+# --- frames ----------------------------------------------------------------------------------------------------------
+
+
+def delta_frame(event: BookDelta, market_id: str, *, use_yes_price: bool, is_own: bool) -> Json:
+    """`orderbook_delta`. NO levels come in NO price unless `use_yes_price`; the client id only to its owner."""
+    price = event.price if use_yes_price else event.leg_price
+    found: Json = {
+        "market_ticker": event.ticker,
+        "market_id": market_id,
+        "price_dollars": PRICE_TEXT[price],
+        "delta_fp": count_text(event.change),
+        "side": event.leg,
+        "ts": time_text(event.ts),
+        "ts_ms": event.ts // 1_000,
+    }
+    if is_own and event.client_order_id:
+        found["client_order_id"] = event.client_order_id
+        found["subaccount"] = 0
+    return found
+
+
+def trade_frame(record: TradeRecord) -> Json:
+    """`trade`."""
+    return {
+        "trade_id": record.trade_id,
+        "market_ticker": record.ticker,
+        "yes_price_dollars": PRICE_TEXT[record.price],
+        "no_price_dollars": PRICE_TEXT[complement(record.price)],
+        "count_fp": count_text(record.count),
+        "taker_side": outcome(record.taker_side),
+        "taker_outcome_side": outcome(record.taker_side),
+        "taker_book_side": record.taker_side.value,
+        "is_block_trade": record.is_block,
+        "ts": record.ts // SECOND,
+        "ts_ms": record.ts // 1_000,
+    }
+
+
+def fill_frame(record: FillRecord) -> Json:
+    """`fill`."""
+    found: Json = {
+        "trade_id": record.trade_id,
+        "order_id": record.order_id,
+        "market_ticker": record.ticker,
+        "exchange_index": record.exchange_index,
+        "is_taker": record.is_taker,
+        "side": outcome(record.side),
+        "yes_price_dollars": PRICE_TEXT[record.price],
+        "count_fp": count_text(record.count),
+        "fee_cost": format_money(record.fee),
+        "action": action(record.side),
+        "ts": record.ts // SECOND,
+        "ts_ms": record.ts // 1_000,
+        "post_position_fp": count_text(record.post_position),
+        "purchased_side": outcome(record.side),
+        "outcome_side": outcome(record.side),
+        "book_side": record.side.value,
+        "subaccount": 0,
+    }
+    if record.client_order_id:
+        found["client_order_id"] = record.client_order_id
+    return found
+
+
+def order_frame(record: OrderRecord) -> Json:
+    """`user_order`."""
+    found: Json = {
+        "order_id": record.order_id,
+        "user_id": record.user_id,
+        "ticker": record.ticker,
+        "exchange_index": record.exchange_index,
+        "status": record.status.value,
+        "side": outcome(record.side),
+        "is_yes": record.side is Side.BID,
+        "outcome_side": outcome(record.side),
+        "book_side": record.side.value,
+        "yes_price_dollars": PRICE_TEXT[record.price],
+        "fill_count_fp": count_text(record.filled),
+        "remaining_count_fp": count_text(record.remaining),
+        "initial_count_fp": count_text(record.initial_count),
+        "taker_fill_cost_dollars": format_money(record.taker_fill_cost),
+        "maker_fill_cost_dollars": format_money(record.maker_fill_cost),
+        "taker_fees_dollars": format_money(record.taker_fees),
+        "maker_fees_dollars": format_money(record.maker_fees),
+        "client_order_id": record.client_order_id or "",
+        "self_trade_prevention_type": record.self_trade_prevention.value,
+        "created_time": time_text(record.created_at),
+        "created_ts_ms": record.created_at // 1_000,
+        "last_update_time": time_text(record.updated_at),
+        "last_updated_ts_ms": record.updated_at // 1_000,
+        "subaccount_number": 0,
+    }
+    if record.last_update_reason is not None:
+        found["last_update_reason"] = record.last_update_reason.value
+    if record.expires_at is not None:
+        found["expiration_time"] = time_text(record.expires_at)
+        found["expiration_ts_ms"] = record.expires_at // 1_000
+    if record.group_id is not None:
+        found["order_group_id"] = record.group_id
+    return found
+
+
+def position_frame(user_id: str, view: PositionView) -> Json:
+    """`market_position`."""
+    return {
+        "user_id": user_id,
+        "market_ticker": view.ticker,
+        "position_fp": count_text(view.position),
+        "position_cost_dollars": format_money(view.cost),
+        "realized_pnl_dollars": format_money(view.realized_pnl),
+        "fees_paid_dollars": format_money(view.fees_paid),
+        "position_fee_cost_dollars": format_money(view.open_fees),
+        "volume_fp": count_text(view.volume),
+        "subaccount": 0,
+    }
+
+
+def group_frame(event: GroupUpdated) -> Json:
+    """`order_group_updates`."""
+    found: Json = {
+        "event_type": event.change.value,
+        "order_group_id": event.group_id,
+        "ts_ms": event.ts // 1_000,
+    }
+    if event.change in (GroupChange.CREATED, GroupChange.LIMIT_UPDATED):
+        found["contracts_limit_fp"] = count_text(event.contracts_limit)
+    return found
+
+
+def market_frame(event: MarketUpdated) -> Json:
+    """`market_lifecycle_v2`; times in seconds."""
+    found: Json = {"market_ticker": event.ticker, "event_type": event.change.value}
+    match event.change:
+        case MarketChange.CREATED:
+            found |= _created(event)
+        case MarketChange.ACTIVATED | MarketChange.DEACTIVATED:
+            found["is_deactivated"] = event.change is MarketChange.DEACTIVATED
+        case MarketChange.CLOSE_DATE_UPDATED:
+            found["close_ts"] = (event.close_time or event.spec.close_time) // SECOND
+        case MarketChange.DETERMINED:
+            found["determination_ts"] = event.ts // SECOND
+            found["result"] = event.result or ""
+            if event.settlement_value is not None:
+                found["settlement_value"] = PRICE_TEXT[event.settlement_value]
+        case MarketChange.SETTLED:
+            found["settled_ts"] = event.ts // SECOND
+        case MarketChange.PRICE_LEVEL_STRUCTURE_UPDATED:
+            found["price_level_structure"] = event.price_level_structure or event.spec.price_level_structure
+            found["price_ranges"] = price_ranges(event.grid or event.spec.grid)
+        case MarketChange.METADATA_UPDATED:
+            for name in ("strike_type", "floor_strike", "cap_strike", "custom_strike"):
+                if name in event.spec.metadata:
+                    found[name] = event.spec.metadata[name]
+            found["yes_sub_title"] = event.spec.yes_sub_title
+    return found
+
+
+def _created(event: MarketUpdated) -> Json:
+    spec = event.spec
+    extra: Json = {
+        "name": spec.yes_sub_title,
+        "title": spec.title,
+        "yes_sub_title": spec.yes_sub_title,
+        "no_sub_title": spec.no_sub_title,
+        "rules_primary": spec.metadata.get("rules_primary", ""),
+        "rules_secondary": spec.metadata.get("rules_secondary", ""),
+        "can_close_early": spec.can_close_early,
+        "event_ticker": spec.event_ticker,
+        "expected_expiration_ts": (spec.expected_expiration_time or spec.close_time) // SECOND,
+    }
+    for name in ("strike_type", "floor_strike", "cap_strike", "custom_strike"):
+        if name in spec.metadata:
+            extra[name] = spec.metadata[name]
+    return {
+        "exchange_index": spec.exchange_index,
+        "open_ts": spec.open_time // SECOND,
+        "close_ts": spec.close_time // SECOND,
+        "additional_metadata": extra,
+        "price_level_structure": spec.price_level_structure,
+        "price_ranges": price_ranges(spec.grid),
+    }
+
+
+def collateral_return(spec: EventSpec) -> str:
+    """How collateral comes back inside an event."""
+    return "MECNET" if spec.is_mutually_exclusive else ""
+
+
+def event_frame(event: EventCreated) -> Json:
+    """`event_lifecycle`."""
+    spec = event.event
+    return {
+        "event_ticker": spec.ticker,
+        "exchange_index": spec.exchange_index,
+        "title": spec.title,
+        "subtitle": spec.sub_title,
+        "collateral_return_type": collateral_return(spec),
+        "series_ticker": spec.series_ticker,
+    }
+
+
+def fee_override(event: EventFeesUpdated | EventSpec) -> Json:
+    """The fee overrides of an event, null where the series' value holds."""
+    multiplier = event.fee_multiplier_override
+    return {
+        "fee_type_override": None if event.fee_type_override is None else event.fee_type_override.value,
+        "fee_multiplier_override": None if multiplier is None else float(multiplier),
+    }
+
+
+def event_fee_frame(event: EventFeesUpdated) -> Json:
+    """`event_fee_update`."""
+    return {"event_ticker": event.event_ticker, **fee_override(event)}
