@@ -1,5 +1,6 @@
 """What alerts say: batches of placements and fills as text, and many texts as one message. No clock, no IO."""
 
+from collections.abc import Sequence
 from typing import Final
 
 import attrs
@@ -14,7 +15,8 @@ MESSAGE_LIMIT: Final = 1_900
 TEXT_LIMIT: Final = 900
 """Characters of one alert."""
 LISTED: Final = 10
-"""Markets or fills listed by name; the rest as a number."""
+"""Markets listed by name; the rest as a number."""
+LISTED_FILLS: Final = 8
 
 
 @attrs.define
@@ -56,7 +58,7 @@ class FillBatch:
         self.fills += 1
         self.contracts = Count(self.contracts + fill.count)
         self.fees = Money(self.fees + fill.fee)
-        if len(self.lines) < LISTED:
+        if len(self.lines) < LISTED_FILLS:
             self.lines.append(fill_line(fill, position))
 
     def text(self) -> str:
@@ -100,15 +102,14 @@ def with_time(text: str, at: Micros) -> str:
     return f"{text} (at {to_datetime(at):%Y-%m-%d %H:%M:%S} UTC)"
 
 
-def compose(texts: list[str], severities: list[str]) -> str:
-    """As many alerts as fit into one message, in this order, at least one; each begins with its severity in brackets."""
-    message = ""
-    for text, severity in zip(texts, severities, strict=True):
-        if len(text) > TEXT_LIMIT:
-            text = text[: TEXT_LIMIT - 1] + "…"
-        # Only the head of an alert stands at the start of a line with a bracket.
-        entry = f"[{severity}] " + text.replace("\n[", "\n [")
-        if message and len(message) + 1 + len(entry) > MESSAGE_LIMIT:
+def compose(entries: Sequence[tuple[str, str]]) -> tuple[str, int]:
+    """One message of as many (severity, text) entries as fit, in this order, at least one; and how many these are."""
+    lines: list[str] = []
+    length = 0
+    for severity, text in entries:
+        line = f"[{severity}] {text if len(text) <= TEXT_LIMIT else text[: TEXT_LIMIT - 1] + '…'}"
+        length += len(line) + 1
+        if lines and length > MESSAGE_LIMIT:
             break
-        message = f"{message}\n{entry}" if message else entry
-    return message
+        lines.append(line)
+    return "\n".join(lines), len(lines)

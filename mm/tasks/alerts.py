@@ -5,11 +5,10 @@ delivers them with retries. Critical alerts are written to the ledger until they
 tells what this one could not. `send_now` is for last words, when no task runs any more.
 """
 
-import enum
 from collections import OrderedDict, deque
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
-from typing import NoReturn, Protocol, final
+from typing import Final, NoReturn, final
 
 import attrs
 import structlog
@@ -21,87 +20,24 @@ from mm.domain.numbers import SECOND, Count, Micros
 from mm.domain.order import MarketTicker
 from mm.ledger import AlertRow
 from mm.tasks.alert_texts import FillBatch, PlacementBatch, compose, with_time
+from mm.tasks.alert_values import Alert, AlertBook, AlertKind, AlertOptions, AlertStatistics, Severity
 from mm.tasks.discord import MessageRefused, NotSent, ReceiverGone, Sender
+
+__all__ = [
+    "Alert",
+    "AlertBook",
+    "AlertKind",
+    "AlertOptions",
+    "AlertStatistics",
+    "Alerts",
+    "Severity",
+    "open_alerts",
+]
 
 log = structlog.get_logger(__name__)
 
-
-class Severity(enum.IntEnum):
-    """How much it matters. What is dropped first when there is too much: the lowest."""
-
-    INFO = 0
-    WARNING = 1
-    CRITICAL = 2
-
-
-class AlertKind(enum.Enum):
-    """What it is about."""
-
-    PLACEMENTS = "placements"
-    FILLS = "fills"
-    RISK = "risk"
-    START = "start"
-    STOP = "stop"
-    ERROR = "error"
-
-
-@attrs.frozen(kw_only=True)
-class AlertOptions:
-    """Times in seconds."""
-
-    placements_window_s: float = 60.0
-    """One message about placements per window."""
-    fills_window_s: float = 5.0
-    repeat_window_s: float = 60.0
-    """The same cause within it is told once, then as a count."""
-    min_interval_s: float = 2.0
-    """Between two messages: Discord allows 30 a minute."""
-    first_backoff_s: float = 1.0
-    longest_backoff_s: float = 60.0
-    gone_backoff_s: float = 300.0
-    """When the webhook does not exist or does not let us in."""
-    capacity: int = 200
-    """Alerts waiting for delivery, and causes remembered."""
-    flush_timeout_s: float = 3.0
-    """For what is left when the block ends."""
-    send_now_timeout_s: float = 5.0
-
-
-@attrs.frozen(kw_only=True)
-class Alert:
-    """One thing to tell."""
-
-    alert_id: str
-    kind: AlertKind
-    severity: Severity
-    text: str
-    at: Micros
-
-
-@attrs.frozen(kw_only=True)
-class AlertStatistics:
-    """Counters since the start. Nothing is dropped uncounted."""
-
-    waiting: int
-    messages: int
-    retries: int
-    repeats: int
-    """Alerts told as a count only."""
-    dropped: dict[Severity, int]
-    """Dropped because too much was waiting, or refused, or left when the block ended."""
-
-
-class AlertBook(Protocol):
-    """Where critical alerts are kept until delivered; a `Ledger` is one."""
-
-    def record_alert(self, row: AlertRow) -> None:
-        """Keep it."""
-
-    def record_alert_delivered(self, alert_id: str) -> None:
-        """Forget it."""
-
-    async def undelivered_alerts(self) -> list[AlertRow]:
-        """What earlier runs left."""
+LATE_AFTER: Final = 30 * SECOND
+"""An alert older than this is told with its time."""
 
 
 @attrs.define(eq=False)
@@ -123,7 +59,7 @@ async def open_alerts(
     jitter: Callable[[], float],
     session: str,
     book: AlertBook | None = None,
-    options: AlertOptions = AlertOptions(),
+    options: AlertOptions = AlertOptions(),  # noqa: B008 - frozen
 ) -> AsyncGenerator["Alerts", None]:
     """Alerts for a session. No task runs before `Alerts.run`; at the end what is left is sent under a deadline.
 
@@ -204,6 +140,10 @@ class Alerts:
         """The bot quotes."""
         self.tell(AlertKind.START, "start", text, severity=Severity.INFO)
 
+    def stopped(self, text: str, *, severity: Severity = Severity.INFO) -> None:
+        """The bot has stopped; delivered at the latest when the block ends."""
+        self.tell(AlertKind.STOP, "stop", text, severity=severity)
+
     def tell(self, kind: AlertKind, cause: str, text: str, *, severity: Severity) -> None:
         """Tell `text`, unless `cause` was told within the repeat window: then it is counted and told at its end."""
         known = self._causes.get((kind, cause))
@@ -213,7 +153,9 @@ class Alerts:
             known.text = text
             self._repeats += 1
             return
-        if len(self._causes) >= self._options.capacity:
+        if known is not None:
+            self._end_window((kind, cause), known, now, renew=False)
+        elif len(self._causes) >= self._options.capacity:
             self._end_window(*self._causes.popitem(last=False), now, renew=False)
         self._causes[kind, cause] = _Cause(kind, severity, text, now + self._options.repeat_window_s)
         self._causes.move_to_end((kind, cause))
@@ -249,15 +191,15 @@ class Alerts:
     async def send_now(self, kind: AlertKind, text: str, *, severity: Severity = Severity.CRITICAL) -> bool:
         """Last words: deliver at once, in front of everything that waits, within `send_now_timeout_s`.
 
-        Needs no running task; call it under a shield in a cleanup. Whether it was delivered; an undelivered critical
-        one is in the ledger for the next run.
+        Needs no running task and is shielded, so that it works in any cleanup. Whether it was delivered; an
+        undelivered critical one is in the ledger for the next run.
         """
         alert = self._make(kind, severity, text)
         self._remember(alert)
         if self._sender is None:
             return False
-        message = compose([alert.text], [alert.severity.name])
-        with trio.move_on_after(self._options.send_now_timeout_s):
+        message, _ = compose([(alert.severity.name, alert.text)])
+        with trio.move_on_after(self._options.send_now_timeout_s, shield=True):
             attempt = 0
             while True:
                 try:
@@ -376,9 +318,13 @@ class Alerts:
         options = self._options
         waiting = sorted(self._outbox, key=lambda a: -a.severity)
         now = self._clock()
-        texts = [with_time(a.text, a.at) if now - a.at > 30 * SECOND else a.text for a in waiting]
-        message = compose(texts, [a.severity.name for a in waiting])
-        sent = waiting[: message.count("\n[") + 1]
+        message, count = compose(
+            [
+                (a.severity.name, with_time(a.text, a.at) if now - a.at > LATE_AFTER else a.text)
+                for a in waiting
+            ]
+        )
+        sent = waiting[:count]
         try:
             pause = await self._sender.send(message)
         except MessageRefused as exc:
@@ -424,7 +370,8 @@ class Alerts:
         """What the receiver asks for, or 1, 2, 4 .. 60 s, each shortened by up to half at random."""
         if retry_after is not None:
             return retry_after + 0.1
-        longest = min(self._options.first_backoff_s * 2 ** min(failures, 16), self._options.longest_backoff_s)
+        doubled: float = self._options.first_backoff_s * 2 ** min(failures, 16)
+        longest = min(doubled, self._options.longest_backoff_s)
         return longest * (1 - self._jitter() / 2)
 
     async def _flush(self) -> None:
@@ -437,7 +384,7 @@ class Alerts:
             self._end_window(key, cause, trio.current_time(), renew=False)
         self._causes.clear()
         with trio.move_on_after(self._options.flush_timeout_s, shield=True):
-            while self._outbox:
+            while self._outbox and self._not_before < trio.current_effective_deadline():
                 await trio.sleep_until(self._not_before)
                 await self._deliver()
         if self._outbox:
