@@ -14,7 +14,7 @@ import structlog
 from cattrs.gen import make_dict_structure_fn
 
 from mm.domain.numbers import Count, Micros, Money, Price, parse_count, parse_money, parse_price
-from mm.domain.tickers import parse_time
+from mm.domain.tickers import read_time
 from mm.exchange.kalshi import wire
 
 W = TypeVar("W")
@@ -137,11 +137,12 @@ def _make_converter(tally: Tally) -> cattrs.Converter:
         (Price, parse_price),
         (Count, parse_count),
         (Money, parse_money),
-        (Micros, parse_time),
     ):
         read = _from_text(parse)
         converter.register_structure_hook_func(_is(newtype), read)
         converter.register_structure_hook_func(_is(newtype | None), _or_none(read))
+    converter.register_structure_hook_func(_is(Micros), _time)
+    converter.register_structure_hook_func(_is(Micros | None), _or_none(_time))
     return converter
 
 
@@ -171,6 +172,13 @@ def _from_text(parse: Callable[[str], int]) -> Callable[[Any, Any], int]:
         return parse(raw)
 
     return read
+
+
+def _time(raw: Any, _: Any) -> int:
+    # Times have been seen as text and as integers; a second spelling must not stop a reader of fills.
+    if isinstance(raw, bool) or not isinstance(raw, str | int):
+        raise ValueError(f"expected a time, not {type(raw).__name__}")
+    return read_time(raw)
 
 
 def _or_none(read: Callable[[Any, Any], int]) -> Callable[[Any, Any], int | None]:
