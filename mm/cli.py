@@ -1,6 +1,160 @@
-"""Parse, choose, exit code."""
+"""Parse, choose, exit code. Heavy modules are imported by the command that needs them."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import cyclopts
+from cyclopts import App, Parameter
+
+import mm
+from mm.domain.errors import ConfigError, MMError
+
+app = App(
+    name="mm",
+    help="A market maker for Kalshi: every market at once, exact books, no order left behind.",
+    version=mm.__version__,
+    result_action="return_value",
+    exit_on_error=False,
+    print_error=False,
+)
 
 
 def run_cli(argv: list[str]) -> int:
-    """Run one command and return the process's exit code."""
-    raise NotImplementedError(argv)
+    """Run one command and return the process's exit code. Problems go to stderr, without a traceback."""
+    try:
+        result = app(argv)
+    except cyclopts.CycloptsError as exc:
+        print(f"mm: {exc}", file=sys.stderr)
+        print("See `mm --help`.", file=sys.stderr)
+        return 1
+    except ConfigError as exc:
+        for problem in exc.problems:
+            print(f"mm: {problem}", file=sys.stderr)
+        return 1
+    except MMError as exc:
+        print(f"mm: {exc}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        return 1
+    return result if isinstance(result, int) else 0
+
+
+@app.command
+def run(
+    *,
+    paper: Annotated[bool, Parameter(negative="")] = False,
+    minutes: float | None = None,
+    summary: Path | None = None,
+) -> int:
+    """Run the bot until Ctrl-C: quote the day's markets, keep the books, leave no order behind.
+
+    Args:
+        paper: Orders stay in this process, whatever the settings say.
+        minutes: End by itself after so many minutes, like Ctrl-C.
+        summary: Write a JSON summary of the run to this file.
+    """
+    import trio
+
+    from mm.session import RunOptions
+    from mm.session.front import run_bot
+    from mm.settings import load_settings
+
+    if minutes is not None and minutes <= 0:
+        raise ConfigError([f"--minutes {minutes:g}: must be above 0"])
+    options = RunOptions(
+        force_paper=paper,
+        minutes=minutes,
+        summary_path=summary.resolve() if summary is not None else None,
+    )
+    return trio.run(run_bot, load_settings(), options)
+
+
+@app.command
+def discover() -> int:
+    """Print the markets that would be quoted now, and why the rest would not."""
+    import trio
+
+    from mm.session.front import print_discovery
+    from mm.settings import load_settings
+
+    return trio.run(print_discovery, load_settings())
+
+
+@app.command
+def exchange(
+    *,
+    port: int = 0,
+    seed: int | None = None,
+    speed: float = 10.0,
+    games: int = 16,
+    markets: int | None = None,
+    replay: Path | None = None,
+    faults: str = "",
+    tier: str = "basic",
+    balance: str = "10000",
+    ready_file: Path | None = None,
+    exit_with_fd: Annotated[int | None, Parameter(show=False)] = None,
+) -> int:
+    """Run the embedded exchange: a twin of Kalshi on loopback, with generated games or a recording.
+
+    Args:
+        port: Where to listen on 127.0.0.1; 0 takes a free port.
+        seed: Which games are played; without it a fresh one.
+        speed: Game clocks and traders run this much faster than life.
+        games: How many games.
+        markets: How many markets in all, for breadth; without it two a game.
+        replay: Serve the books of this recording instead of a generated slate.
+        faults: What goes wrong on purpose, see docs/exchange.md.
+        tier: The account's rate limits: basic, advanced, expert, premier, paragon, prime, prestige.
+        balance: Dollars on the account.
+        ready_file: Write the ready line here as well.
+        exit_with_fd: End when this inherited descriptor is closed by its last holder.
+    """
+    import trio
+
+    from mm.exchange.embedded.server.app import ExchangeOptions, run_exchange
+
+    return trio.run(
+        run_exchange,
+        ExchangeOptions(
+            port=port,
+            seed=seed,
+            speed=speed,
+            games=games,
+            markets=markets,
+            replay=replay,
+            faults=faults,
+            tier=tier,
+            balance=balance,
+            ready_file=ready_file,
+            exit_with_fd=exit_with_fd,
+        ),
+    )
+
+
+@app.command
+def backtest(
+    *,
+    trades: list[Path],
+    profile: Literal["reference", "legacy"] = "reference",
+    result: str | None = None,
+    set: list[str] | None = None,  # noqa: A002 - the option's name
+    fill_model: Literal["queue-share"] = "queue-share",
+    json: Path | None = None,
+) -> int:
+    """Run the strategy over recorded public trades.
+
+    Args:
+        trades: A CSV of prints, plain or gzip; may be repeated.
+        profile: reference: the strategy as it trades; legacy: as the old back-test filled it.
+        result: How the market ended: yes, no, or a price; without it taken from the last print.
+        set: NAME=VALUE, a parameter instead of the profile's; may be repeated.
+        fill_model: How quotes are filled.
+        json: Write the whole result here.
+    """
+    from mm.tasks.backtest import run_backtest
+
+    return run_backtest(
+        trades, profile=profile, result=result, sets=set or [], fill_model=fill_model, out=json
+    )

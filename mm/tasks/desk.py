@@ -246,6 +246,8 @@ class OrderDesk:
     def fenced(self, group_id: GroupId) -> None:
         """A group was triggered: none of its orders rests, and none sent into it will."""
         for order in [o for o in self.live.values() if o.group_id == group_id]:
+            if order.state is not OrderState.DONE:
+                self.cancelled += 1
             self.gone(order, filled=None)
 
     def fills_complete(self, as_of: Micros) -> None:

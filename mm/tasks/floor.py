@@ -46,6 +46,8 @@ class Floor:
     portfolio_hold: str = ""
     """Why nothing may be quoted anywhere; empty when quoting is allowed."""
     is_feed_up: bool = False
+    is_fencing: bool = False
+    """All groups are being triggered: quoters wait for the end of it."""
     last_frame_at: Micros = Micros(0)
     decisions: int = 0
 

@@ -46,8 +46,10 @@ class QuoterTools:
     ids: OrderIds
     clock: Callable[[], Micros]
     quote_ttl: Micros
-    is_stopped: Callable[[], bool] = lambda: False
-    """New quotes are switched off (kill switch, guardian missing)."""
+    why_stopped: Callable[[], str] = lambda: ""
+    """Why new quotes are switched off everywhere (kill switch, guardian missing); empty when they are not."""
+    is_fencing: Callable[[], bool] = lambda: False
+    """All groups are being triggered at this moment: single cancels would only be in the way."""
     on_trouble: Callable[[MarketTicker, str, ExchangeError], None] = lambda ticker, what, exc: None
 
 
@@ -108,8 +110,8 @@ class Quoter:
             del self._holds_until[cause]
             self.maker.holds.pop(cause, None)
             self.maker.exit_holds.pop(cause, None)
-        if self.tools.is_stopped():
-            self.maker.holds["switch"] = "new quotes are switched off"
+        if why := self.tools.why_stopped():
+            self.maker.holds["switch"] = why
         else:
             self.maker.holds.pop("switch", None)
         return self.maker.decide(now)
@@ -129,6 +131,8 @@ class Quoter:
     # --- starting writes ---
 
     def _start_work(self, nursery: trio.Nursery, decision: Decision) -> None:
+        if self.tools.is_fencing():
+            return  # the end of it wakes us
         for side, work in self._sides.items():
             plan = decision.plan(side)
             if work.is_busy:

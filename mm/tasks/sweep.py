@@ -69,13 +69,17 @@ class Sweeper:
     _problem: str = "no look at the exchange succeeded"
     _last_write: Micros = Micros(0)
 
+    def note_write(self) -> None:
+        """Something was written just now by others: reads count only from past its lag on."""
+        self._last_write = self.clock()
+
     async def trigger_groups(self, groups: Iterable[tuple[GroupId, int]]) -> list[GroupId]:
         """Trigger groups (id, exchange_index), all at once; returns those not proven triggered."""
         failed: list[GroupId] = []
         async with trio.open_nursery() as nursery:
             for group_id, exchange_index in groups:
                 nursery.start_soon(self._trigger, group_id, exchange_index, failed)
-        self._last_write = self.clock()
+        self.note_write()
         return failed
 
     async def sweep(self, deadline_s: float) -> SweepReport:

@@ -1,1 +1,0 @@
-"""Assembles everything: the nursery tree and nothing else."""

@@ -1,0 +1,215 @@
+"""The session: opens the blocks, builds the nursery tree, and keeps the promise on the way out.
+
+venue > ledger > alerts                    blocks without tasks: usable in every cleanup
+  session nursery: signals, alerts, ledger writer, guardian link
+    recovery                               the sweep of whatever earlier lives left, then the first clean pass
+    no_orders_left                         the promise: its exit sweeps and verifies
+      trading scope                        cancelled with a reason by signals, monitor, operator
+        nursery: write scheduler, booking, reconciler, feed, discovery, monitor, one quoter a market
+"""
+
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import attrs
+import httpx
+import structlog
+import trio
+
+from mm.domain.errors import ConfigError, MMError
+from mm.exchange.port import AuthError, RateLimits
+from mm.ledger import lock_data_folder, open_ledger
+from mm.session.summary import ExitCode, Summary
+from mm.session.surroundings import Surroundings
+from mm.session.trading import Trading, first_contact
+from mm.session.venue import Venue, open_venue
+from mm.settings import Secret, Settings
+from mm.tasks.alerts import AlertKind, Alerts, open_alerts
+from mm.tasks.discord import DiscordWebhook, Sender
+from mm.tasks.ids import OrderIds, new_session
+from mm.tasks.signals import run_signals
+
+log = structlog.get_logger(__name__)
+
+
+@attrs.frozen(kw_only=True)
+class RunOptions:
+    """What the command line adds to the settings."""
+
+    force_paper: bool = False
+    minutes: float | None = None
+    """End by itself after so long, like Ctrl-C."""
+    summary_path: Path | None = None
+    on_trading: Callable[[Trading, trio.Nursery], None] = lambda trading, nursery: None
+    """Called once trading has begun, with the nursery of the views."""
+
+
+@attrs.define(eq=False)
+class Stop:
+    """The one way to end trading on purpose."""
+
+    scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
+    reason: str = ""
+
+    def __call__(self, reason: str) -> None:
+        """End trading; the first reason is kept."""
+        if not self.reason:
+            self.reason = reason
+            log.warning("stopping", reason=reason)
+            self.scope.cancel(reason=reason)
+
+
+async def run_session(
+    settings: Settings,
+    surroundings: Surroundings,
+    options: RunOptions,
+    *,
+    signals: AsyncIterator[int] | None = None,
+) -> Summary:
+    """Run the bot until it is asked to stop or fails; what rests is off the exchange when this returns or raises.
+
+    Args:
+        signals: An open signal receiver, held by the caller beyond this call; None: no signals are heard.
+
+    Returns:
+        The summary, with the exit code.
+
+    Raises:
+        ConfigError: Found before or at the very start; nothing was placed.
+        trio.Cancelled: The caller was cancelled; the sweep has been done.
+    """
+    summary = Summary()
+    stop = Stop()
+    try:
+        async with AsyncExitStack() as stack:
+            stack.enter_context(lock_data_folder(settings.data_dir))
+            venue = await stack.enter_async_context(
+                open_venue(settings, surroundings, force_paper=options.force_paper)
+            )
+            await _run_on(venue, settings, surroundings, options, stop, summary, signals)
+    except* ConfigError as group:
+        raise _first_of(group) from None
+    except* MMError as group:
+        exc = _first_of(group)
+        log.error("failed", error=str(exc), kind=type(exc).__name__)
+        summary.reason = summary.reason or f"{type(exc).__name__}: {exc}"
+        if summary.exit_code is ExitCode.CLEAN:
+            summary.exit_code = ExitCode.FAILED
+    return summary
+
+
+async def _run_on(
+    venue: Venue,
+    settings: Settings,
+    surroundings: Surroundings,
+    options: RunOptions,
+    stop: Stop,
+    summary: Summary,
+    signals: AsyncIterator[int] | None,
+) -> None:
+    session = new_session(surroundings.random_below)
+    async with (
+        open_ledger(
+            settings.data_dir / "ledger.sqlite3",
+            account=venue.exchange.account,
+            runner=surroundings.runner,
+            clock=surroundings.clock,
+            session=session,
+        ) as ledger,
+        _open_sender(settings, surroundings) as sender,
+        open_alerts(
+            sender=sender,
+            clock=surroundings.clock,
+            jitter=surroundings.randomness.random,
+            session=session,
+            book=ledger,
+        ) as alerts,
+    ):
+        ledger.record_session_start()
+        trading: Trading | None = None
+        try:
+            async with trio.open_nursery() as nursery:
+                if signals is not None:
+                    await nursery.start(run_signals, signals, stop)
+                await nursery.start(alerts.run)
+                await nursery.start(ledger.run_writer)
+                if options.minutes is not None:
+                    nursery.start_soon(_end_after, options.minutes, stop)
+                limits: RateLimits | None = None
+                with trio.CancelScope() as stop.scope:
+                    limits = await first_contact(venue.exchange)
+                if limits is not None:
+                    trading = Trading(
+                        settings=settings,
+                        venue=venue,
+                        limits=limits,
+                        ledger=ledger,
+                        alerts=alerts,
+                        surroundings=surroundings,
+                        ids=OrderIds(settings["BOT_NAME"], session),
+                        stop=stop,
+                        summary=summary,
+                    )
+                    await _trade(trading, stop, options, nursery)
+                nursery.cancel_scope.cancel(reason="session is over")
+        except* MMError as group:
+            _note(group, alerts, summary)
+            raise
+        finally:
+            ledger.begin_shutdown()
+            if trading is not None:
+                trading.finish()
+            summary.reason = summary.reason or stop.reason
+            ledger.record_session_end(reason=summary.reason, exit_code=int(summary.exit_code))
+            await _last_words(alerts, summary)
+
+
+async def _trade(trading: Trading, stop: Stop, options: RunOptions, nursery: trio.Nursery) -> None:
+    if stop.reason:
+        return
+    stop.scope = trio.CancelScope()
+    await trading.run(stop.scope, lambda: options.on_trading(trading, nursery))
+
+
+def _note(group: BaseExceptionGroup[MMError], alerts: Alerts, summary: Summary) -> None:
+    """What failed, for the summary and for people."""
+    exc = _first_of(group)
+    if isinstance(exc, AuthError):
+        reason = f"the exchange refuses the key (KALSHI_API_KEY and its private key): {exc}"
+    else:
+        reason = f"{type(exc).__name__}: {exc}"
+    if summary.exit_code is ExitCode.CLEAN:
+        summary.exit_code = ExitCode.FAILED
+    summary.reason = summary.reason or reason
+    alerts.error(type(exc).__name__, reason)
+
+
+@asynccontextmanager
+async def _open_sender(settings: Settings, surroundings: Surroundings) -> AsyncGenerator[Sender | None, None]:
+    webhook: Secret = settings["DISCORD_WEBHOOK_URL"]
+    if not webhook:
+        yield None
+        return
+    async with httpx.AsyncClient(
+        transport=surroundings.alert_transport, timeout=10.0, follow_redirects=False
+    ) as client:
+        yield DiscordWebhook(client, webhook.reveal())
+
+
+async def _end_after(minutes: float, stop: Stop) -> None:
+    await trio.sleep(minutes * 60)
+    stop(f"ran for {minutes:g} minutes")
+
+
+async def _last_words(alerts: Alerts, summary: Summary) -> None:
+    """Orders that may rest are told at once, whatever else is on its way."""
+    if summary.exit_code is ExitCode.ORDERS_MAY_REST:
+        await alerts.send_now(AlertKind.STOP, f"Orders may rest. {summary.reason}")
+
+
+def _first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    exc: BaseException = group
+    while isinstance(exc, BaseExceptionGroup):
+        exc = exc.exceptions[0]
+    return exc

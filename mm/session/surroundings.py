@@ -1,0 +1,68 @@
+"""What a session takes from the world: clock, randomness, connections, a runner for blocking work.
+
+Everything below the session gets these from here and from nowhere else, so that a simulation can give others.
+"""
+
+import random
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import attrs
+import httpx
+import trio
+
+from mm.domain.numbers import Micros
+from mm.ledger import Runner
+
+T = TypeVar("T")
+
+
+@attrs.frozen(kw_only=True)
+class Surroundings:
+    """The outside, injected."""
+
+    clock: Callable[[], Micros]
+    """Wall clock."""
+    randomness: random.Random
+    """For jitter: nothing that must not be guessed."""
+    random_below: Callable[[int], int]
+    """For session ids: must not repeat over restarts."""
+    connect: Callable[[str, int], Awaitable[trio.abc.Stream]]
+    runner: Runner
+    transport: httpx.AsyncBaseTransport | None = None
+    """What httpx sends through; None: sockets."""
+    alert_transport: httpx.AsyncBaseTransport | None = None
+
+
+def wall_clock() -> Micros:
+    """The machine's clock in `Micros`."""
+    return Micros(time.time_ns() // 1_000)
+
+
+async def connect_tcp(host: str, port: int) -> trio.abc.Stream:
+    """A TCP stream without Nagle's delay. Raises `OSError`."""
+    return await trio.open_tcp_stream(host, port)
+
+
+@attrs.frozen
+class ThreadRunner:
+    """Runs blocking work in a worker thread, one piece at a time."""
+
+    limiter: trio.CapacityLimiter
+
+    async def __call__(self, work: Callable[[], T], /) -> T:
+        """See `mm.ledger.Runner`."""
+        return await trio.to_thread.run_sync(work, limiter=self.limiter)
+
+
+def live_surroundings() -> Surroundings:
+    """Sockets, threads, the machine's clock. Call it inside `trio.run`."""
+    return Surroundings(
+        clock=wall_clock,
+        randomness=random.Random(),  # noqa: S311 - jitter
+        random_below=secrets.randbelow,
+        connect=connect_tcp,
+        runner=ThreadRunner(trio.CapacityLimiter(1)),
+    )

@@ -1,0 +1,396 @@
+"""The trading phase: its parts, wired once; recovery, the nursery of tasks, and the promise on the way out."""
+
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from typing import Final
+
+import attrs
+import structlog
+import trio
+
+from mm.domain.commands import FlattenReason
+from mm.domain.fill import Fill
+from mm.domain.numbers import CONTRACT, SECOND, Count, Micros, Money, Price, format_count, format_price
+from mm.domain.order import GroupId, MarketTicker, Order
+from mm.engine.limits import DailyLoss, PortfolioVerdict
+from mm.exchange.port import AuthError, Exchange, ExchangeError, RateLimits
+from mm.ledger import GroupRow, Ledger
+from mm.session.summary import ExitCode, Summary
+from mm.session.surroundings import Surroundings
+from mm.session.venue import Venue
+from mm.settings import Settings
+from mm.tasks.alerts import Alerts, Severity
+from mm.tasks.budget import ReadBudget, WriteBudget
+from mm.tasks.desk import OrderDesk
+from mm.tasks.discovery import Discovery
+from mm.tasks.feed import FeedHandler, run_feed
+from mm.tasks.fence import Fence
+from mm.tasks.floor import Floor
+from mm.tasks.ids import OrderIds
+from mm.tasks.monitor import Monitor
+from mm.tasks.positions import Positions
+from mm.tasks.quoter import QuoterTools
+from mm.tasks.reconcile import Reconciler
+from mm.tasks.resolve import Resolver
+from mm.tasks.sweep import EXIT_DEADLINE_S, Sweeper, SweepReport
+
+log = structlog.get_logger(__name__)
+
+FILL_CHANNEL: Final = 10_000
+"""Fills on their way to the ledger; full stops trading."""
+START_DEADLINE_S: Final = 20.0
+"""How long a venue that cannot be reached, or a sweep that is not proven, is tried at the start."""
+FINAL_CHECK_S: Final = 6.0
+"""For the last fills and the last comparison: longer than the read lag."""
+EXIT_RESERVE: Final = 40.0
+"""Write tokens a shard kept back for leaving: its group's trigger and the first cancels of the sweep."""
+GROUP_REST: Final = Micros(600 * SECOND)
+"""Groups are deleted no earlier than this after they were triggered."""
+
+
+@attrs.define(eq=False, kw_only=True)
+class Trading:
+    """Everything that trades, wired. `run` once."""
+
+    settings: Settings
+    venue: Venue
+    limits: RateLimits
+    ledger: Ledger
+    alerts: Alerts
+    surroundings: Surroundings
+    ids: OrderIds
+    stop: Callable[[str], None]
+    """Ends trading, with a reason."""
+    summary: Summary
+    floor: Floor = attrs.field(init=False)
+    writes: WriteBudget = attrs.field(init=False)
+    reads: ReadBudget = attrs.field(init=False)
+    fence: Fence = attrs.field(init=False)
+    desk: OrderDesk = attrs.field(init=False)
+    reconciler: Reconciler = attrs.field(init=False)
+    discovery: Discovery | None = None
+    """Made with the feed."""
+    is_new_quoting_off: str = ""
+    """Why no new quotes are allowed by hand; empty when they are."""
+    realized_before: Money = Money(0)
+    markets_seen: set[MarketTicker] = attrs.field(factory=set)
+    _fence_wanted: trio.Event = attrs.field(factory=trio.Event)
+    _fence_reason: str = ""
+
+    def __attrs_post_init__(self) -> None:
+        clock, exchange, parameters = self.clock, self.exchange, self.settings.strategy
+        positions = Positions(on_new_fill=self._filled)
+        self.floor = Floor(parameters=parameters, clock=clock, positions=positions)
+        self.writes = WriteBudget(self.limits, clock, min(EXIT_RESERVE, self.limits.write.capacity / 2))
+        self.reads = ReadBudget(self.limits, clock)
+        self.fence = Fence(exchange, self.ledger, self.writes, parameters.max_global_inventory // CONTRACT)
+        self.desk = OrderDesk(
+            exchange, self.ledger, self.writes, clock, self.floor.order_changed, on_placed=self._placed
+        )
+        self.floor.desk = self.desk
+        self.reconciler = Reconciler(
+            exchange=exchange,
+            ledger=self.ledger,
+            floor=self.floor,
+            reads=self.reads,
+            writes=self.writes,
+            ids=self.ids,
+            clock=clock,
+            on_drift=self._drifted,
+            on_problem=self._problem,
+        )
+        if self.settings["DISABLE_NEW_QUOTES"]:
+            self.is_new_quoting_off = "DISABLE_NEW_QUOTES is set"
+
+    @property
+    def exchange(self) -> Exchange:
+        """The venue's port."""
+        return self.venue.exchange
+
+    @property
+    def clock(self) -> Callable[[], Micros]:
+        """Wall clock."""
+        return self.surroundings.clock
+
+    # --- the phases ---
+
+    async def run(self, scope: trio.CancelScope, on_trading: Callable[[], None]) -> None:
+        """Recover, trade until `scope` is cancelled, leave nothing behind.
+
+        Raises what ended it: an `MMError`, or whatever a task raised; the sweep has been done by then.
+        """
+        async with self._no_orders_left():
+            with scope:
+                await self._recover()
+                await self._trade(on_trading)
+
+    async def _recover(self) -> None:
+        """Whatever earlier lives left is taken off, and the books are brought up to date, before the first quote."""
+        old = await self.ledger.groups(exclude_session=self.ids.session)
+        sweeper = self._sweeper()
+        pending = [(g.group_id, g.exchange_index) for g in old if g.triggered_at is None]
+        failed = await sweeper.trigger_groups(pending)
+        for group_id, _ in pending:
+            if group_id not in failed:
+                self.ledger.record_group_triggered(group_id)
+        report = await sweeper.sweep(START_DEADLINE_S)
+        if not report.is_proven:
+            raise ExchangeError(f"start-up sweep: {report.problem}")
+        if report.cancelled:
+            log.warning("orders of an earlier run taken off", orders=report.cancelled)
+            self.alerts.error("leftovers", f"{report.cancelled} orders of an earlier run were taken off")
+        await self._delete_old_groups(old)
+        await self.reconciler.load()
+
+    async def _delete_old_groups(self, groups: list[GroupRow]) -> None:
+        now = self.clock()
+        for row in groups:
+            if row.triggered_at is None or now - row.triggered_at < GROUP_REST:
+                continue
+            try:
+                await self._delete_group(row)
+            except ExchangeError as exc:
+                log.info("old group not deleted", group=row.group_id, error=str(exc))
+            else:
+                self.ledger.record_group_deleted(row.group_id)
+
+    async def _delete_group(self, row: GroupRow) -> None:
+        await self.writes.take_for_exit(self.writes.limits.default_cost, row.exchange_index)
+        await self.exchange.delete_group(row.group_id, exchange_index=row.exchange_index)
+
+    async def _trade(self, on_trading: Callable[[], None]) -> None:
+        send, receive = trio.open_memory_channel[Fill](FILL_CHANNEL)
+        async with trio.open_nursery() as nursery, self.exchange.open_feed() as feed:
+            nursery.start_soon(self.writes.run)
+            nursery.start_soon(self._pull_when_blind)
+            await nursery.start(self.reconciler.book_fills, receive)
+            await nursery.start(self.reconciler.run)
+            self.realized_before = self.floor.positions.realized()
+            tools = self._tools()
+            discovery = Discovery(
+                exchange=self.exchange,
+                floor=self.floor,
+                tools=tools,
+                feed=feed,
+                reads=self.reads,
+                clock=self.clock,
+                series=self.settings["SERIES_TICKER"],
+                market_date=self.settings["MARKET_DATE"],
+                on_selection=lambda s: self.markets_seen.update(m.ticker for m in s.chosen),
+                on_problem=self._problem,
+                on_settlement_due=lambda: self.reconciler.settlement_wanted.set(),
+            )
+            self.discovery = discovery
+            await discovery.check_series()
+            handler = FeedHandler(
+                floor=self.floor,
+                fills=send,
+                on_feed_down=self._feed_down,
+                on_market=discovery.on_market_event,
+                on_fenced=self._fenced,
+            )
+            await nursery.start(run_feed, feed, handler)
+            nursery.start_soon(self._monitor().run)
+            await nursery.start(discovery.run, nursery)
+            self.alerts.started(f"{self.venue.label}: quoting {len(self.floor.makers)} markets")
+            on_trading()
+
+    def _tools(self) -> QuoterTools:
+
+        async def look_up_fills() -> None:
+            try:
+                await self.reconciler.pass_fills()
+            except AuthError:
+                raise
+            except ExchangeError as exc:
+                self._problem("fills", exc)
+
+        return QuoterTools(
+            desk=self.desk,
+            resolver=Resolver(self.exchange, self.desk, self.writes, self.reads, self.clock, look_up_fills),
+            fence=self.fence,
+            budget=self.writes,
+            ids=self.ids,
+            clock=self.clock,
+            quote_ttl=Micros(self.settings["QUOTE_TTL_SEC"] * SECOND),
+            why_stopped=lambda: self.is_new_quoting_off,
+            is_fencing=lambda: self.floor.is_fencing,
+            on_trouble=self._trouble,
+        )
+
+    def _monitor(self) -> Monitor:
+        return Monitor(
+            floor=self.floor,
+            clock=self.clock,
+            daily_loss=DailyLoss(self.floor.parameters.daily_loss_limit),
+            stop=self.stop,
+            check_positions=self.reconciler.compare_positions,
+            on_trigger=self._triggered,
+            on_portfolio=self._portfolio,
+        )
+
+    # --- off the book at once ---
+
+    def _feed_down(self, why: str) -> None:
+        self._fence_reason = f"feed lost: {why}"
+        self.floor.is_fencing = True
+        self._fence_wanted.set()
+
+    async def _pull_when_blind(self) -> None:
+        """Without a feed every quote is stale: the groups take them off in one call a shard."""
+        while True:
+            await self._fence_wanted.wait()
+            self._fence_wanted = trio.Event()
+            await self._trigger_all(self._fence_reason)
+            # What could not be fenced is cancelled one by one by the quoters, which look again now.
+            self.floor.is_fencing = False
+            for quoter in self.floor.quoters.values():
+                quoter.wake()
+            self.alerts.error("feed", f"quotes pulled, {self._fence_reason}")
+
+    async def _trigger_all(self, reason: str) -> None:
+        """Off the book by the groups; the desk knows its orders gone where that is proven."""
+        before = set(self.fence.groups.values())
+        failed = await self.fence.trigger_all(reason)
+        for group_id in before - set(failed):
+            self.desk.fenced(group_id)
+
+    def _fenced(self, group_id: GroupId) -> None:
+        """The venue reports a triggered group: ours by now, or tripped by its fill limit, or by a guardian."""
+        if group_id not in self.fence.groups.values() or group_id in self.fence.triggered:
+            return
+        log.error("order group was triggered, not by us", group=group_id)
+        self.alerts.risk("group", "an order group was triggered at the exchange: all its quotes are gone")
+        self.fence.mark_triggered(group_id)
+        self.desk.fenced(group_id)
+
+    # --- the promise ---
+
+    def _sweeper(self) -> Sweeper:
+        return Sweeper(self.exchange, self.writes, self.clock, self.ids.bot_prefix)
+
+    @asynccontextmanager
+    async def _no_orders_left(self) -> AsyncGenerator[None, None]:
+        """Whatever ends the block, nothing of ours rests afterwards, or the exit code says that it may."""
+        try:
+            yield
+        finally:
+            sweeper = self._sweeper()
+            with trio.move_on_after(EXIT_DEADLINE_S, shield=True):
+                await self._trigger_all("leaving")
+                sweeper.note_write()
+                report = await sweeper.sweep(EXIT_DEADLINE_S - 1.0)
+                self._swept(report)
+                if report.is_proven:
+                    await self._final_books()
+
+    def _swept(self, report: SweepReport) -> None:
+        child_died = self.venue.child is not None and not self.venue.child.is_alive
+        self.summary.orders_cancelled += report.cancelled
+        if report.is_proven:
+            self.summary.orders_resting_at_exit = 0
+            log.info("nothing rests", seconds=round(report.seconds, 2), cancelled=report.cancelled)
+        elif child_died:
+            self.summary.orders_resting_at_exit = 0
+            self.summary.exit_code = ExitCode.FAILED
+            self.summary.reason = "the embedded exchange died, and everything on it"
+        else:
+            self.summary.orders_resting_at_exit = len(report.remaining) or None
+            self.summary.exit_code = ExitCode.ORDERS_MAY_REST
+            ids = ", ".join(report.remaining[:20]) or "unknown"
+            self.summary.reason = f"{report.problem}. Order ids: {ids}. Run `mm cancel-all`, or cancel them on the exchange's site"
+            log.critical("orders may rest", problem=report.problem, orders=ids)
+
+    async def _final_books(self) -> None:
+        """The last fills and the last comparison, so that the summary tells what the exchange would."""
+        reconciler = self.reconciler
+        with trio.move_on_after(FINAL_CHECK_S):
+            while True:
+                try:
+                    await reconciler.pass_fills()
+                    await reconciler.read_settlements()
+                    if await reconciler.compare_positions():
+                        return
+                except ExchangeError as exc:
+                    log.warning("final comparison failed", error=str(exc))
+                    if isinstance(exc, AuthError):
+                        return
+                await trio.sleep(0.3)
+
+    def finish(self) -> None:
+        """Fill the summary with this run's figures."""
+        summary, positions = self.summary, self.floor.positions
+        summary.markets = len(self.markets_seen)
+        summary.orders_placed = self.desk.placed
+        summary.orders_cancelled += self.desk.cancelled
+        summary.fills, summary.contracts, summary.fees = positions.fills, positions.contracts, positions.fees
+        summary.realized_pnl = Money(positions.realized() - self.realized_before)
+        summary.positions_match = self.reconciler.positions_match
+
+    # --- what people are told ---
+
+    def _filled(self, fill: Fill) -> None:
+        position = self.floor.positions.net(fill.ticker)
+        log.info(
+            "fill",
+            market=fill.ticker,
+            side=fill.side.value,
+            price=format_price(fill.price),
+            count=format_count(fill.count),
+            position=format_count(position),
+        )
+        self.alerts.filled(fill, position=position)
+
+    def _placed(self, order: Order) -> None:
+        self.alerts.placed(order.ticker, order.count)
+
+    def _triggered(self, ticker: MarketTicker, reason: FlattenReason, net: Count, mark: Price | None) -> None:
+        at = format_price(mark) if mark is not None else "unknown"
+        self.alerts.risk(
+            f"{ticker} {reason.value}", f"{ticker}: flatten {format_count(net)} at mark {at}: {reason.value}"
+        )
+
+    def _portfolio(self, verdict: PortfolioVerdict) -> None:
+        rows = "\n".join(
+            f"{row.ticker} {format_count(row.net)} {row.value / 1e6:.2f}" for row in verdict.table
+        )
+        self.alerts.risk(
+            "portfolio MAE",
+            f"portfolio MAE {verdict.total / 1e6:.2f} dollars: no new quotes, flattening worst first\n{rows}",
+            severity=Severity.CRITICAL,
+        )
+
+    def _drifted(self, ticker: MarketTicker, ours: Count, theirs: Count) -> None:
+        self.alerts.risk(
+            f"drift {ticker}",
+            f"{ticker}: our position is {format_count(ours)}, the exchange's {format_count(theirs)}; "
+            "the market is held until they agree",
+            severity=Severity.CRITICAL,
+        )
+
+    def _problem(self, what: str, exc: ExchangeError) -> None:
+        log.warning("exchange problem", what=what, error=str(exc))
+        self.alerts.error(what, f"{what}: {exc}")
+
+    def _trouble(self, ticker: MarketTicker, what: str, exc: ExchangeError) -> None:
+        self.alerts.error(f"{what} {exc.code}", f"{ticker}: {what}: {exc}")
+
+
+async def first_contact(exchange: Exchange) -> RateLimits:
+    """Budget and costs; proves that the venue is there and the key is good.
+
+    Raises `AuthError` at once, another `ExchangeError` when the venue was not reached within `START_DEADLINE_S`.
+    """
+    deadline = trio.current_time() + START_DEADLINE_S
+    delay = 0.2
+    while True:
+        try:
+            return await exchange.limits()
+        except AuthError:
+            raise
+        except ExchangeError as exc:
+            if trio.current_time() + delay > deadline:
+                raise
+            log.warning("exchange not reached yet", error=str(exc))
+            await trio.sleep(delay)
+            delay = min(2 * delay, 3.0)
