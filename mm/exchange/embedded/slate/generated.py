@@ -37,14 +37,14 @@ from mm.exchange.embedded.slate.traders import Crowd, Pace
 
 MOST_EVENTS: Final = 2000.0
 """Book changes and prints a second over the whole exchange, bursts after goals apart."""
-CHURN: Final = 5.0
+CHURN: Final = 7.0
 """Acts of makers and small orders a second and market, at speed 1 in play."""
 TAKERS: Final = 0.25
 """Noise takers a second and market, at speed 1 in play."""
 BURST: Final = 150.0
 """Acts a second and market in the second after a goal."""
-DELTAS_AN_ACT: Final = 1.45
-"""Measured: replacing a quote changes the book twice, a small order once."""
+DELTAS_AN_ACT: Final = 1.05
+"""Measured: replacing a quote changes the book twice, all else once."""
 LINE_INTEREST: Final = 0.4
 """Totals and spreads have this share of a winner market's traders."""
 LEAN_FROM: Final = 400
@@ -180,6 +180,7 @@ class GeneratedSlate:
     def work(self, now: Micros, most: int = BATCH) -> bool:
         """Do what is due by `now`, at most `most` happenings; whether something due is left."""
         self.floor.now = now
+        self.floor.free_stuck()
         return self.agenda.work(now, most)
 
     def _crowd(self, game: LiveGame, line: Line, i: int) -> Crowd:

@@ -124,7 +124,7 @@ class LiveGame:
         del due
         for crowd in self.crowds:
             crowd.close()
-            self.floor.core.set_close_time(self.floor.now, crowd.market.ticker, self.floor.now)
+            self.floor.close(crowd.market.ticker)
 
     def _determine(self, due: Micros) -> None:
         del due

@@ -9,11 +9,13 @@ from typing import Final
 
 import attrs
 
-from mm.domain.numbers import CENT, CONTRACT, Count, Micros, Price
+from mm.domain.market import MarketStatus
+from mm.domain.numbers import CENT, CONTRACT, SECOND, Count, Micros, Price
 from mm.domain.order import MarketTicker, OrderId, Side, TimeInForce
 from mm.exchange.embedded.core.exchange import ExchangeCore
-from mm.exchange.embedded.core.model import OrderRecord, OrderRequest
+from mm.exchange.embedded.core.model import OPEN_STATUSES, OrderRecord, OrderRequest
 from mm.exchange.embedded.core.rules import Refused
+from mm.exchange.embedded.core.state import MarketState
 
 LOWEST: Final = 1
 HIGHEST: Final = 99
@@ -39,6 +41,8 @@ class Floor:
     core: ExchangeCore
     now: Micros = Micros(0)
     refusals: Counter[str] = attrs.field(factory=Counter)
+    _stuck: list[tuple[str, OrderId]] = attrs.field(factory=list)
+    _retry_at: Micros = Micros(0)
     _resting: dict[str, Mapping[OrderId, OrderRecord]] = attrs.field(factory=dict)
 
     def open_accounts(self) -> None:
@@ -81,8 +85,27 @@ class Floor:
             self.core.cancel(self.now, user, order_id)
         except Refused as refused:
             self.refusals[refused.code] += 1
+            self._stuck.append((user, order_id))
             return False
         return True
+
+    def free_stuck(self) -> None:
+        """Cancel what could not be cancelled before (the exchange was paused). Cheap when there is nothing."""
+        if self._stuck and self.now >= self._retry_at:
+            self._retry_at = Micros(self.now + SECOND)
+            stuck, self._stuck = self._stuck, []
+            for user, order_id in stuck:
+                self.cancel(user, order_id)
+
+    def close(self, market: MarketState) -> None:
+        """End trading in a market now, unless somebody else has."""
+        if market.status in OPEN_STATUSES:
+            self.core.set_close_time(self.now, market.ticker, self.now)
+
+    def determine(self, market: MarketState, value: Price) -> None:
+        """Fix a market's result, unless somebody else has."""
+        if market.status in OPEN_STATUSES or market.status is MarketStatus.CLOSED:
+            self.core.determine(self.now, market.ticker, value)
 
     def remaining(self, user: str, order_id: OrderId) -> Count:
         """What of an order rests, 0 when it is gone."""
@@ -103,6 +126,8 @@ class Layers:
     turn: int = 0
     _orders: dict[Side, dict[int, OrderId]] = attrs.field(factory=lambda: {Side.BID: {}, Side.ASK: {}})
 
+    _second: dict[Side, dict[int, OrderId]] = attrs.field(factory=lambda: {Side.BID: {}, Side.ASK: {}})
+
     def size(self, cents: int, offset: int) -> Count:
         """The wanted size of a level."""
         contracts = self.sizes[(cents * 7 + self.turn * 3 + offset) % len(self.sizes)]
@@ -119,12 +144,12 @@ class Layers:
         self._fill(Side.ASK, ask)
 
     def _drop(self, side: Side, touch: int) -> None:
-        orders = self._orders[side]
         sign = -1 if side is Side.BID else 1
         near, far = self.offsets[0], self.offsets[-1] + 3
-        gone = [cents for cents in orders if not near <= (cents - touch) * sign <= far]
-        for cents in gone:
-            self.floor.cancel(self.user, orders.pop(cents))
+        for orders in (self._orders[side], self._second[side]):
+            gone = [cents for cents in orders if not near <= (cents - touch) * sign <= far]
+            for cents in gone:
+                self.floor.cancel(self.user, orders.pop(cents))
 
     def _fill(self, side: Side, touch: int) -> None:
         orders = self._orders[side]
@@ -144,8 +169,25 @@ class Layers:
         else:
             self._orders[side][cents] = placed
 
-    def resize(self, side: Side, touch: int, level: int) -> None:
-        """Replace the quote at one level by one of another size (it goes to the end of the queue)."""
+    def flicker(self, side: Side, touch: int, level: int) -> None:
+        """Put a second order behind the first one of a level, or take it away again.
+
+        The first order keeps its place in the queue: a level's age is what makes the queue worth something.
+        """
+        offset = self.offsets[level % len(self.offsets)]
+        cents = touch - offset if side is Side.BID else touch + offset
+        if not LOWEST <= cents <= HIGHEST:
+            return
+        known = self._second[side].pop(cents, None)
+        if known is not None and self.floor.cancel(self.user, known):
+            return
+        self.turn += 1
+        placed = self.floor.rest(self.user, self.ticker, side, cents, self.size(cents, offset))
+        if placed is not None:
+            self._second[side][cents] = placed
+
+    def replace(self, side: Side, touch: int, level: int) -> None:
+        """Replace the first order of a level by one of another size: it goes to the end of the queue."""
         offset = self.offsets[level % len(self.offsets)]
         cents = touch - offset if side is Side.BID else touch + offset
         if not LOWEST <= cents <= HIGHEST:
@@ -158,7 +200,7 @@ class Layers:
 
     def pull(self) -> None:
         """Cancel everything."""
-        for orders in self._orders.values():
+        for orders in (*self._orders.values(), *self._second.values()):
             for order_id in orders.values():
                 self.floor.cancel(self.user, order_id)
             orders.clear()

@@ -6,7 +6,7 @@ there. Prices in cents. Rates are per second of wall time, already scaled by spe
 delays are wall time at any speed.
 
 The quantities follow recordings of real sports books: a spread of 1-2 cents, thousands of contracts at most touches
-but one in eight nearly empty, prints of a few to some hundred contracts, now and then one that eats two or three
+but one in ten nearly empty, prints of a few to some hundred contracts, now and then one that eats two or three
 levels, a rush of cancels at a goal and a wide market for some seconds after it.
 """
 
@@ -253,12 +253,14 @@ class Crowd:
         side = Side.BID if who < 0.5 else Side.ASK
         level = int(-math.log(1.0 - where) * 1.6)
         is_quiet = due >= self._silent_until
-        if what < 0.35 and is_quiet:
-            self._fast.resize(side, self._bid if side is Side.BID else self._ask, level)
-        elif what < 0.45 and is_quiet and self._slow.offsets:
-            self._slow.resize(side, self._bid - 1 if side is Side.BID else self._ask + 1, level)
-        else:
+        if what >= 0.5 or not is_quiet:
             self._stir_retail(side, level - (where < 0.12), contracts)
+        elif what < 0.03:
+            self._fast.replace(side, self._bid if side is Side.BID else self._ask, level)
+        elif what < 0.4 or not self._slow.offsets:
+            self._fast.flicker(side, self._bid if side is Side.BID else self._ask, level)
+        else:
+            self._slow.flicker(side, self._bid - 1 if side is Side.BID else self._ask + 1, level)
 
     def _stir_retail(self, side: Side, level: int, contracts: int) -> None:
         """A small order comes, or the oldest one goes. Level -1 is inside the spread, where there is room."""
@@ -283,12 +285,12 @@ class Crowd:
         """A noise taker's intention: side, size, ticks beyond the touch it would pay, levels it eats whole."""
         rng = self.rng
         side = Side.BID if rng.random() < 0.5 else Side.ASK
-        count = min(math.exp(rng.gauss(math.log(14), 1.5)), 800.0)
+        count = min(math.exp(rng.gauss(math.log(14), 1.4)), 800.0)
         fraction = rng.random()
         style = rng.random()
         hundredths = int(count * 100) if fraction < 0.08 else max(1, int(count)) * CONTRACT
-        slack = 1 if style < 0.3 else 0
-        sweep = 0 if style < 0.97 else 2 if style < 0.99 else 3
+        slack = 1 if style < 0.15 else 0
+        sweep = 0 if style < 0.988 else 2 if style < 0.996 else 3
         return side, Count(max(hundredths, 1)), slack, sweep
 
     def _take_noise(self, side: Side, count: Count, slack: int, sweep: int) -> None:
@@ -331,10 +333,10 @@ class _Informed:
 
 
 def _level_sizes(rng: Random) -> tuple[int, ...]:
-    """Contracts at a maker's levels: thousands, one in eight next to nothing."""
+    """Contracts at a maker's levels: thousands, one in ten next to nothing."""
     found = []
     for _ in range(97):
-        if rng.random() < 0.12:
+        if rng.random() < 0.1:
             found.append(int(math.exp(rng.gauss(math.log(60), 1.0))) + 1)
         else:
             found.append(int(math.exp(rng.gauss(math.log(2200), 0.8))) + 1)
