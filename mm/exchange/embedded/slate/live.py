@@ -124,14 +124,14 @@ class LiveGame:
         del due
         for crowd in self.crowds:
             crowd.close()
-            self.floor.close(crowd.market.ticker)
+            self.floor.close(crowd.market)
 
     def _determine(self, due: Micros) -> None:
         del due
         self.is_settling = True
         script = self.fixture.script
-        for line in self.listing.lines:
-            self.floor.core.determine(self.floor.now, line.ticker, line.value(script.final, script.strengths))
+        for line, crowd in zip(self.listing.lines, self.crowds, strict=True):
+            self.floor.determine(crowd.market, line.value(script.final, script.strengths))
 
     # --- fair values -------------------------------------------------------------------------------------------------
 

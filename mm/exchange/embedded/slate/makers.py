@@ -13,10 +13,11 @@ from mm.domain.market import MarketStatus
 from mm.domain.numbers import CENT, CONTRACT, SECOND, Count, Micros, Price
 from mm.domain.order import MarketTicker, OrderId, Side, TimeInForce
 from mm.exchange.embedded.core.exchange import ExchangeCore
-from mm.exchange.embedded.core.model import OPEN_STATUSES, OrderRecord, OrderRequest
+from mm.exchange.embedded.core.model import OrderRecord, OrderRequest
 from mm.exchange.embedded.core.rules import Refused
 from mm.exchange.embedded.core.state import MarketState
 
+_OPEN: Final = (MarketStatus.ACTIVE, MarketStatus.INACTIVE)
 LOWEST: Final = 1
 HIGHEST: Final = 99
 
@@ -99,12 +100,12 @@ class Floor:
 
     def close(self, market: MarketState) -> None:
         """End trading in a market now, unless somebody else has."""
-        if market.status in OPEN_STATUSES:
+        if market.status in _OPEN:
             self.core.set_close_time(self.now, market.ticker, self.now)
 
     def determine(self, market: MarketState, value: Price) -> None:
         """Fix a market's result, unless somebody else has."""
-        if market.status in OPEN_STATUSES or market.status is MarketStatus.CLOSED:
+        if market.status in _OPEN or market.status is MarketStatus.CLOSED:
             self.core.determine(self.now, market.ticker, value)
 
     def remaining(self, user: str, order_id: OrderId) -> Count:
