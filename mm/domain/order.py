@@ -160,13 +160,26 @@ class Order:
     order_id: OrderId | None = None
     filled: Count = Count(0)
     """Contracts known to be filled, by fills (not by an order report)."""
+    reported_filled: Count = Count(0)
+    """Contracts the venue says are filled, by answers and order reports; may run ahead of `filled`."""
     created_at: Micros = Micros(0)
     unknown_since: Micros | None = None
+    done_at: Micros | None = None
 
     @property
     def leaves(self) -> Count:
         """Contracts that still may fill: count - filled while not done, else 0."""
         return Count(0) if self.state is OrderState.DONE else Count(max(self.count - self.filled, 0))
+
+    @property
+    def unbooked(self) -> Count:
+        """Contracts that the venue reports as filled and whose fills have not reached us yet."""
+        return Count(max(self.reported_filled - self.filled, 0))
+
+    @property
+    def at_risk(self) -> Count:
+        """Contracts that may still move our position: leaves, or what was filled and not booked, if more."""
+        return Count(max(self.leaves, self.unbooked))
 
     @property
     def is_live(self) -> bool:
