@@ -119,8 +119,8 @@ class GeneratedSlate:
             burst=BURST * min(1.0, scale / self.speed),
             is_lean=total >= LEAN_FROM,
         )
-        # Fair values cost about 30 us a market: at most a thousand a second.
-        self._tempo = Tempo(speed=self.speed, tick=Micros(int(max(0.4, total / 1000) * 1_000_000)))
+        # Fair values cost about 30 us a market, and each move of one costs book changes: 500 looks a second at most.
+        self._tempo = Tempo(speed=self.speed, tick=Micros(int(max(0.4, total / 500) * 1_000_000)))
 
     @property
     def floor(self) -> Floor:

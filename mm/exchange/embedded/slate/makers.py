@@ -139,6 +139,8 @@ class Layers:
 
         Cancels what is nearer than wanted on both sides first, then fills the gaps. What is a little deeper stays.
         """
+        if not self.offsets:  # a maker that sits this market out
+            return
         self._drop(Side.BID, bid)
         self._drop(Side.ASK, ask)
         self._fill(Side.BID, bid)

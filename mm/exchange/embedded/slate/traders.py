@@ -335,7 +335,7 @@ class _Informed:
 def _level_sizes(rng: Random) -> tuple[int, ...]:
     """Contracts at a maker's levels: thousands, one in ten next to nothing."""
     found = []
-    for _ in range(97):
+    for _ in range(31):
         if rng.random() < 0.1:
             found.append(int(math.exp(rng.gauss(math.log(60), 1.0))) + 1)
         else:
