@@ -6,9 +6,7 @@ import structlog
 import trio
 
 from mm.domain.numbers import format_money
-from mm.domain.tickers import eastern_date
-from mm.engine.selection import Selection
-from mm.ledger import open_ledger
+from mm.session.looking import look_around, selection_text
 from mm.session.run import RunOptions, run_session
 from mm.session.summary import ExitCode, Summary
 from mm.session.surroundings import live_surroundings
@@ -46,5 +44,11 @@ def tell_end(summary: Summary) -> None:
 
 
 async def print_discovery(settings: Settings) -> int:
-    """`mm discover`."""
-    raise NotImplementedError
+    """`mm discover`: what would be traded, and why the rest would not. Places nothing."""
+    check_files(settings)
+    surroundings = live_surroundings()
+    async with open_venue(settings, surroundings, force_paper=False) as venue:
+        limits = await first_contact(venue.exchange)
+        selection, series = await look_around(venue.exchange, limits, settings, surroundings.clock)
+    sys.stdout.write(selection_text(selection, series))
+    return 0

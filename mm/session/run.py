@@ -17,7 +17,7 @@ import httpx
 import structlog
 import trio
 
-from mm.domain.errors import ConfigError, MMError
+from mm.domain.errors import ConfigError, InvariantError, MMError
 from mm.exchange.port import AuthError, RateLimits
 from mm.ledger import lock_data_folder, open_ledger
 from mm.session.summary import ExitCode, Summary
@@ -25,7 +25,7 @@ from mm.session.surroundings import Surroundings
 from mm.session.trading import Trading, first_contact
 from mm.session.venue import Venue, open_venue
 from mm.settings import Secret, Settings
-from mm.tasks.alerts import AlertKind, Alerts, open_alerts
+from mm.tasks.alerts import AlertKind, Alerts, Severity, open_alerts
 from mm.tasks.discord import DiscordWebhook, Sender
 from mm.tasks.ids import OrderIds, new_session
 from mm.tasks.signals import run_signals
@@ -90,13 +90,28 @@ async def run_session(
             await _run_on(venue, settings, surroundings, options, stop, summary, signals)
     except* ConfigError as group:
         raise _first_of(group) from None
-    except* MMError as group:
+    except* Exception as group:
         exc = _first_of(group)
-        log.error("failed", error=str(exc), kind=type(exc).__name__)
-        summary.reason = summary.reason or f"{type(exc).__name__}: {exc}"
-        if summary.exit_code is ExitCode.CLEAN:
-            summary.exit_code = ExitCode.FAILED
+        log.error("failed", error=str(exc), kind=type(exc).__name__, exc_info=None if _is_told(exc) else exc)
+        _blame(summary, exc)
     return summary
+
+
+def _is_told(exc: BaseException) -> bool:
+    """Raised on purpose, with a message for people: needs no traceback."""
+    return isinstance(exc, MMError) and not isinstance(exc, InvariantError)
+
+
+def _blame(summary: Summary, exc: BaseException) -> str:
+    """Enter what failed; an exit code that says more is kept."""
+    if isinstance(exc, AuthError):
+        reason = f"the exchange refuses the key (KALSHI_API_KEY and its private key): {exc}"
+    else:
+        reason = f"{type(exc).__name__}: {exc}"
+    if summary.exit_code is ExitCode.CLEAN:
+        summary.exit_code = ExitCode.FAILED
+    summary.reason = summary.reason or reason
+    return reason
 
 
 async def _run_on(
@@ -153,8 +168,11 @@ async def _run_on(
                     )
                     await _trade(trading, stop, options, nursery)
                 nursery.cancel_scope.cancel(reason="session is over")
-        except* MMError as group:
-            _note(group, alerts, summary)
+        except* ConfigError:
+            raise
+        except* Exception as group:
+            exc = _first_of(group)
+            alerts.error(type(exc).__name__, _blame(summary, exc), severity=Severity.CRITICAL)
             raise
         finally:
             ledger.begin_shutdown()
@@ -170,19 +188,6 @@ async def _trade(trading: Trading, stop: Stop, options: RunOptions, nursery: tri
         return
     stop.scope = trio.CancelScope()
     await trading.run(stop.scope, lambda: options.on_trading(trading, nursery))
-
-
-def _note(group: BaseExceptionGroup[MMError], alerts: Alerts, summary: Summary) -> None:
-    """What failed, for the summary and for people."""
-    exc = _first_of(group)
-    if isinstance(exc, AuthError):
-        reason = f"the exchange refuses the key (KALSHI_API_KEY and its private key): {exc}"
-    else:
-        reason = f"{type(exc).__name__}: {exc}"
-    if summary.exit_code is ExitCode.CLEAN:
-        summary.exit_code = ExitCode.FAILED
-    summary.reason = summary.reason or reason
-    alerts.error(type(exc).__name__, reason)
 
 
 @asynccontextmanager

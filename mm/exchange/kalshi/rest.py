@@ -5,7 +5,7 @@ one that was sent and got no usable answer raises `OutcomeUnknown`; a definite n
 cancellation in the middle of a write leaves its outcome unknown as well, and says nothing: it is the caller's to know.
 """
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Final
 from urllib.parse import quote
 
@@ -181,18 +181,20 @@ class Rest:
         name = f"{method} {template}"
         path = self.options.rest.path + fill_template(template, ids)
         headers = signed_headers(self.signer, self.clock(), method, path)
-        content = None
+        content = b""
         if body is not None:
-            headers.append(("Content-Type", "application/json"))
             content = orjson.dumps(body)
+            headers += [("Content-Type", "application/json"), ("Content-Length", str(len(content)))]
         query = {key: value for key, value in (params or {}).items() if value is not None}
         request = self.http.build_request(
             method,
             f"{self.options.rest.scheme}://{self.options.rest.netloc}{path}",
             params=query or None,
             headers=headers,
-            content=content,
+            content=_Body(content),
         )
+        # Without a body there is neither a length nor a chunked encoding to announce.
+        request.headers.pop("Transfer-Encoding", None)
         lost = OutcomeUnknown if is_write else ExchangeUnavailable
         try:
             with trio.fail_after(self.options.request_deadline_s):
@@ -203,6 +205,25 @@ class Rest:
             raise lost(f"the connection failed: {_why(error)}", endpoint=name) from error
         except trio.TooSlowError:
             raise lost(f"no answer within {self.options.request_deadline_s:g} s", endpoint=name) from None
+
+
+class _Body(httpx.AsyncByteStream):
+    """A request's body in one piece.
+
+    httpx's own is an async generator, which a cancellation in the middle of the send leaves suspended for the garbage
+    collector to complain about; this iterator has nothing to leave.
+    """
+
+    def __init__(self, content: bytes) -> None:
+        self._left = [content] if content else []
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if not self._left:
+            raise StopAsyncIteration
+        return self._left.pop()
 
 
 def fill_template(template: str, ids: tuple[str, ...]) -> str:
