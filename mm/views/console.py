@@ -1,6 +1,6 @@
 """The console: one calm table on a terminal, plain lines of fields elsewhere.
 
-Drawn by hand, at most twice a second, from a frozen snapshot. The text reaches the terminal through an injected
+Drawn by hand, once a second, from a frozen snapshot. The text reaches the terminal through an injected
 writer, because a terminal may stop reading (Ctrl-S) for as long as it likes, and the event loop must not wait with it.
 """
 
@@ -28,7 +28,8 @@ from mm.views.texts import age, cents, clip, contracts, dollars, duration, short
 
 log = structlog.get_logger(__name__)
 
-REFRESH_S: Final = 0.5
+REFRESH_S: Final = 1.0
+"""A screen costs about 10 ms to draw: once a second is calm, and one percent of a core."""
 PLAIN_S: Final = 10.0
 """Between two status lines where there is no terminal."""
 MARKET_ROWS: Final = 16
