@@ -1,11 +1,12 @@
 """A whole bot against the embedded exchange on loopback, in one process, through the real adapters."""
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import attrs
+import httpx
 import trio
 
 from mm.domain.numbers import Count
@@ -49,15 +50,18 @@ class Rig:
         until: Callable[[Trading], bool] | None = None,
         *,
         on_trading: Callable[[Trading], Any] = lambda trading: None,
+        script: Callable[[Trading], Awaitable[None]] | None = None,
         **overrides: str,
     ) -> Summary:
-        """Run a bot until a condition holds (then it is asked to stop), or until it ends by itself."""
+        """Run a bot until a condition holds or a script is over (then it is asked to stop), or it ends by itself."""
 
         def begin(trading: Trading, nursery: trio.Nursery) -> None:
             self.trading.append(trading)
             on_trading(trading)
             if until is not None:
                 nursery.start_soon(stop_when, trading, until)
+            if script is not None:
+                nursery.start_soon(play, trading, script)
 
         with trio.fail_after(DEADLINE_S):
             return await run_session(
@@ -86,10 +90,24 @@ class Rig:
                 what="resting orders",
             )
 
+    async def control(self, path: str, **body: object) -> dict[str, Any]:
+        """Ask the exchange's back door: faults on command, and its own truth."""
+        base = self.ready.rest_url.removesuffix("/trade-api/v2")
+        async with httpx.AsyncClient() as client:
+            response = await client.post(f"{base}/control/{path}", json=body)
+            response.raise_for_status()
+            return response.json() if response.content else {}  # type: ignore[no-any-return]
+
     async def positions(self) -> dict[str, Count]:
         """Positions on the account, by the exchange's own word."""
         async with self.client() as exchange:
             return {p.ticker: p.position for p in await exchange.positions() if p.position}
+
+
+async def play(trading: Trading, script: Callable[[Trading], Awaitable[None]]) -> None:
+    """Run a test's script beside the bot, then ask the bot to stop."""
+    await script(trading)
+    trading.stop("the script is over")
 
 
 async def stop_when(trading: Trading, condition: Callable[[Trading], bool]) -> None:
@@ -103,3 +121,12 @@ def is_quoting(trading: Trading) -> bool:
     """Every taken market has an order resting."""
     quoted = {order.ticker for order in trading.desk.live.values() if order.order_id is not None}
     return bool(trading.floor.makers) and quoted == set(trading.floor.makers)
+
+
+async def eventually(condition: Callable[[], bool], what: str, within_s: float = 10.0) -> None:
+    """Wait until `condition` holds. Raises `AssertionError` naming `what` when it does not in time."""
+    with trio.move_on_after(within_s):
+        while not condition():
+            await trio.sleep(0.02)
+        return
+    raise AssertionError(f"not within {within_s:g} s: {what}")

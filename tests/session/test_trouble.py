@@ -1,0 +1,204 @@
+"""What the world does to a running bot: cut sockets, lost answers, pauses, foreign orders, restarts. On loopback."""
+
+from pathlib import Path
+
+import pytest
+import trio
+
+from bot_rig import Rig, eventually, is_quoting
+from mm.domain.errors import ConfigError, LedgerError
+from mm.domain.order import MarketTicker, Side, TimeInForce
+from mm.exchange.port import NewOrder
+from mm.ledger.store import Store
+from mm.session.summary import ExitCode
+from mm.session.trading import Trading
+
+pytestmark = pytest.mark.real
+
+
+def foreign_order(trading: Trading, name: str) -> NewOrder:
+    """A far-away bid of somebody else with the same account."""
+    ticker = next(iter(trading.floor.makers))
+    price = trading.floor.makers[ticker].market.grid.lowest
+    return NewOrder(
+        client_order_id=name,  # type: ignore[arg-type]
+        ticker=ticker,
+        side=Side.BID,
+        price=price,
+        count=trading.floor.parameters.size_per_fill,
+        exchange_index=0,
+    )
+
+
+async def test_a_cut_socket_pulls_quotes_and_quoting_comes_back(rig: Rig) -> None:
+    """Without a close frame the socket dies: every quote is gone within 4 s, and all markets are quoted again in 10."""
+
+    async def script(trading: Trading) -> None:
+        await eventually(lambda: is_quoting(trading), "quoting")
+        old_groups = set(trading.fence.groups.values())
+        await rig.control("sockets/cut", how="drop")
+        await eventually(lambda: old_groups <= trading.fence.triggered, "old groups triggered", 4.0)
+        await eventually(lambda: is_quoting(trading), "quoting again", 10.0)
+        assert set(trading.fence.groups.values()).isdisjoint(old_groups)
+
+    summary = await rig.run_bot(script=script)
+
+    assert (summary.exit_code, summary.positions_match) == (ExitCode.CLEAN, True)
+    assert await rig.resting() == []
+
+
+async def test_a_skipped_sequence_number_is_a_resync_not_a_restart(rig: Rig) -> None:
+    """A gap makes the books wait for new snapshots on the same socket."""
+
+    async def script(trading: Trading) -> None:
+        await eventually(lambda: is_quoting(trading), "quoting")
+        await rig.control("skip_seq", channel="orderbook_delta", by=3)
+        await eventually(lambda: any(not b.is_synced for b in trading.floor.books.values()), "gap seen", 10.0)
+        await eventually(lambda: all(b.is_synced for b in trading.floor.books.values()), "books back", 10.0)
+        await eventually(lambda: is_quoting(trading), "quoting again", 10.0)
+
+    summary = await rig.run_bot(script=script)
+
+    assert (summary.exit_code, summary.positions_match) == (ExitCode.CLEAN, True)
+
+
+async def test_lost_answers_to_creates_leave_no_second_order(rig: Rig) -> None:
+    """Creates that are executed and not answered are found again by their client id; never two on a side."""
+    await rig.control(
+        "faults", kind="drop", match="POST /portfolio/events/orders", p=0.4, when="after", times=6
+    )
+
+    async def script(trading: Trading) -> None:
+        await eventually(lambda: trading.desk.unknown >= 3, "answers lost", 15.0)
+        await eventually(lambda: is_quoting(trading), "quoting", 15.0)
+        resting = await rig.resting()
+        sides = [(order.ticker, order.side) for order in resting]
+        assert len(sides) == len(set(sides))
+
+    summary = await rig.run_bot(script=script)
+
+    assert (summary.exit_code, summary.positions_match) == (ExitCode.CLEAN, True)
+    assert await rig.resting() == []
+
+
+async def test_a_paused_market_is_held_and_comes_back(rig: Rig) -> None:
+    """Trading paused on the shard: nothing is hammered, and quotes return after the pause."""
+
+    async def script(trading: Trading) -> None:
+        await eventually(lambda: is_quoting(trading), "quoting")
+        await rig.control("pause", exchange_index=0, what="trading")
+        await eventually(lambda: bool(trading.desk.refused), "a refusal", 15.0)
+        before = trading.desk.placed
+        await trio.sleep(2.0)
+        assert trading.desk.placed - before <= 2 * len(trading.floor.makers)
+        await rig.control("resume", exchange_index=0, what="trading")
+
+    summary = await rig.run_bot(script=script)
+
+    assert summary.exit_code is ExitCode.CLEAN
+    assert await rig.resting() == []
+
+
+async def test_foreign_orders_are_never_touched(rig: Rig) -> None:
+    """Start-up sweep, quoting, exit sweep: an order without our prefix rests before and after."""
+
+    async def script(trading: Trading) -> None:
+        await eventually(lambda: is_quoting(trading), "quoting")
+        await trading.exchange.place(foreign_order(trading, "somebody-else-1"))
+
+    await rig.run_bot(script=script)
+    first = [order.client_order_id for order in await rig.resting()]
+    await rig.run_bot(until=is_quoting)
+    second = [order.client_order_id for order in await rig.resting()]
+
+    assert first == second == ["somebody-else-1"]
+
+
+async def test_a_second_run_knows_positions_and_finds_fills_made_meanwhile(rig: Rig) -> None:
+    """The ledger gives the positions, the reconciler the fill that happened while nobody ran; none counts twice."""
+    await rig.run_bot(until=lambda t: t.floor.positions.fills >= 2)
+    ticker, net = next(iter((await rig.positions()).items()))
+    async with rig.client() as exchange:
+        side = Side.ASK if net > 0 else Side.BID
+        ack = await exchange.place(
+            NewOrder(
+                client_order_id="by-hand-1",  # type: ignore[arg-type]
+                ticker=MarketTicker(ticker),
+                side=side,
+                price=rig.trading[0].floor.parameters.min_requote
+                if side is Side.ASK
+                else rig.trading[0].floor.makers[MarketTicker(ticker)].market.grid.highest,
+                count=rig.trading[0].floor.parameters.size_per_fill,
+                exchange_index=0,
+                time_in_force=TimeInForce.IOC,
+                post_only=False,
+            )
+        )
+    assert ack.filled > 0
+    expected = await rig.positions()
+
+    seen: dict[str, int] = {}
+
+    def at_start(trading: Trading) -> None:
+        seen.update({t: h.state.net for t, h in trading.floor.positions.histories.items() if h.state.net})
+
+    summary = await rig.run_bot(until=is_quoting, on_trading=at_start)
+
+    assert seen == expected
+    assert summary.positions_match is True
+
+
+async def test_a_refused_key_ends_the_bot_with_a_message(rig: Rig) -> None:
+    """401: exit code 1, a message about the key, a handful of requests, no storm."""
+    started = trio.current_time()
+    summary = await rig.run_bot(KALSHI_API_KEY="00000000-0000-0000-0000-000000000000")
+
+    assert summary.exit_code is ExitCode.FAILED
+    assert "KALSHI_API_KEY" in summary.reason
+    assert trio.current_time() - started < 20
+
+
+async def test_an_unknown_series_is_named(rig: Rig) -> None:
+    """SERIES_TICKER with a series that the exchange does not know: a configuration error that names it."""
+    with pytest.raises(ConfigError, match="KXNOSUCH"):
+        await rig.run_bot(SERIES_TICKER="KXNHLGAME,KXNOSUCH")
+
+
+async def test_no_games_today_is_not_an_error(rig: Rig) -> None:
+    """A day without games: the bot keeps running, quotes nothing, and stops cleanly."""
+    summary = await rig.run_bot(until=lambda t: t.discovery is not None, MARKET_DATE="25JAN01")
+
+    assert (summary.exit_code, summary.markets, summary.orders_placed) == (ExitCode.CLEAN, 0, 0)
+
+
+async def test_a_full_disk_stops_trading_and_says_so(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The ledger cannot be written: trading stops, nothing rests, the reason names the ledger."""
+    original = Store.write
+
+    def full(self: Store, *args: object) -> object:
+        if rig.trading and is_quoting(rig.trading[-1]):
+            raise LedgerError("the disk is full: ledger.sqlite3 cannot be written")
+        return original(self, *args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Store, "write", full)
+    summary = await rig.run_bot()
+
+    assert summary.exit_code is ExitCode.FAILED
+    assert "disk is full" in summary.reason
+    assert await rig.resting() == []
+
+
+async def test_two_bots_on_one_data_folder(rig: Rig) -> None:
+    """The second one is refused, naming the folder; the first goes on."""
+    refused: list[str] = []
+
+    async def script(trading: Trading) -> None:
+        other = Rig(rig.ready, rig.data_dir)
+        summary = await other.run_bot()
+        refused.append(summary.reason)
+        assert summary.exit_code is ExitCode.FAILED
+
+    summary = await rig.run_bot(script=script)
+
+    assert summary.exit_code is ExitCode.CLEAN
+    assert str(Path(rig.data_dir)) in refused[0]
