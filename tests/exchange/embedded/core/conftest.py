@@ -2,6 +2,7 @@
 
 import attrs
 import pytest
+
 from mm.domain.fees import PRECISION_DIRECT
 from mm.domain.numbers import SECOND, parse_count, parse_money, parse_price
 from mm.domain.order import Side

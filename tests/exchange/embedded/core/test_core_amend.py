@@ -1,6 +1,7 @@
 """Amend, decrease, cancel: what keeps the queue place, what loses it, what is refused and leaves no trace."""
 
 import pytest
+
 from mm.domain.numbers import SECOND
 from mm.domain.order import Side
 from mm.exchange.embedded.core.model import OrderStatus

@@ -1,6 +1,7 @@
 """Order groups: the rolling limit, the fence of a triggered group, reset, delete, limit."""
 
 import pytest
+
 from mm.domain.numbers import parse_count
 from mm.exchange.embedded.core.events import GroupUpdated
 from mm.exchange.embedded.core.model import OrderStatus

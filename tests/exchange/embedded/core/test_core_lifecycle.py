@@ -1,6 +1,7 @@
 """Lifecycle and pauses: what is refused when, what is cancelled and announced, and the timers in time order."""
 
 import pytest
+
 from mm.domain.market import MarketStatus
 from mm.domain.numbers import SECOND
 from mm.exchange.embedded.core.events import MarketUpdated, OrderUpdated

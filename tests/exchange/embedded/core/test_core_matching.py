@@ -1,6 +1,7 @@
 """Matching: price-time priority, times in force, self-trade prevention, post-only, reduce-only, what is emitted."""
 
 import pytest
+
 from mm.domain.grid import PriceBand, tick_grid
 from mm.domain.numbers import parse_count, parse_money
 from mm.domain.order import SelfTradePrevention, TimeInForce

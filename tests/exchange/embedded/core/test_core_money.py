@@ -3,6 +3,7 @@
 from fractions import Fraction
 
 import pytest
+
 from mm.domain.fees import PRECISION_DIRECT, PRECISION_INTERMEDIATED, FeeType
 from mm.domain.numbers import SECOND, parse_count, parse_money
 from mm.domain.order import TimeInForce
