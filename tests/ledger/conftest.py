@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import attrs
 import pytest
+
 from mm.domain.fill import Fill, Liquidity, TradeId
 from mm.domain.numbers import Count, Micros, Money, Price
 from mm.domain.order import ClientOrderId, MarketTicker, Order, OrderId, OrderState, Side
@@ -39,6 +40,9 @@ class FaultyConnection(sqlite3.Connection):
     def execute(self, sql: str, values: Any = (), /) -> sqlite3.Cursor:  # type: ignore[override]
         if self.is_dead:
             raise Crash
+        if sql == "PRAGMA synchronous = FULL":
+            # What a killed process leaves is the same without waiting for the disk, and the tests are 20 times faster.
+            sql = "PRAGMA synchronous = OFF"
         if self.fail_at is not None:
             self.fail_at -= 1
             if self.fail_at < 0:

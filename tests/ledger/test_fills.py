@@ -1,6 +1,7 @@
 """Fills are recorded once, whatever way and however often they come."""
 
 import pytest
+
 from mm.domain.errors import InvariantError, LedgerError
 from mm.domain.fill import Liquidity
 from mm.domain.order import OrderState, Side

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+
 from mm.domain.errors import LedgerError
 from mm.ledger import DataFolderInUse, lock_data_folder
 

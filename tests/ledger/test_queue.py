@@ -2,9 +2,11 @@
 
 import pytest
 import trio
+
 from mm.domain.errors import LedgerError
 from mm.domain.order import OrderState
 from mm.ledger import AlertRow, GroupRow, SessionRow
+from mm.ledger.store import connect_sqlite
 
 
 async def test_the_writer_commits_a_burst_as_one_transaction(books, autojump_clock):
@@ -191,6 +193,19 @@ async def test_critical_alerts_wait_until_they_are_delivered(books):
         ledger.record_alert_delivered("a2")
     async with books.open() as ledger:
         assert [rows[1]] == await ledger.undelivered_alerts()
+
+
+async def test_commits_are_flushed_to_the_disk(books):
+    """A power cut takes back nothing that somebody built on."""
+    made = []
+
+    def connect(path):
+        made.append(connect_sqlite(path))
+        return made[-1]
+
+    async with books.open(connect=connect):
+        assert made[0].execute("PRAGMA synchronous").fetchone() == (2,)
+        assert made[0].execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
 @pytest.mark.real

@@ -3,6 +3,7 @@
 import sqlite3
 
 import pytest
+
 from mm.domain.errors import LedgerError
 from mm.ledger.reader import open_reader
 

@@ -5,6 +5,7 @@ import sqlite3
 
 import pytest
 import trio
+
 from mm.domain.errors import LedgerError
 from mm.ledger.schema import VERSION
 

@@ -6,6 +6,7 @@ import re
 import attrs
 import pytest
 import trio
+
 from mm.domain.errors import LedgerError
 from mm.domain.fill import Fill, Liquidity
 from mm.domain.order import Side

@@ -12,6 +12,7 @@ import httpx
 import pytest
 import structlog
 import trio
+
 from mm.tasks.alerts import AlertKind, AlertOptions, Severity, open_alerts
 from mm.tasks.discord import DiscordWebhook, MessageRefused, NotSent, ReceiverGone
 
