@@ -48,15 +48,20 @@ log = structlog.get_logger(__name__)
 
 
 @attrs.define(eq=False)
-class HandshakeStream(trio.abc.Stream):
-    """A stream whose end during the handshake is an error at once.
+class WatchedStream(trio.abc.Stream):
+    """The stream under the socket, watched for what trio-websocket does not tell.
 
-    trio-websocket waits for the handshake without noticing that the stream has ended, and reads a refusal without a
-    length to an end that it never learns of. `status` is that of the venue's answer.
+    During the handshake its end is an error at once: the library waits without noticing it, and reads a refusal
+    without a length to an end that it never learns of. Afterwards it knows when the library asks for more bytes, which
+    is when everything of the last read has been queued.
     """
 
     _stream: trio.abc.Stream
     is_open: bool = False
+    is_idle: bool = False
+    """The library waits for bytes."""
+    until_idle: trio.CancelScope | None = None
+    """Cancelled when the library asks for bytes."""
     _head: bytes = b""
 
     @property
@@ -74,12 +79,17 @@ class HandshakeStream(trio.abc.Stream):
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
         """See trio."""
+        self.is_idle = True
+        if self.until_idle is not None:
+            self.until_idle.cancel(reason="everything of this read was delivered")
         try:
             data = await self._stream.receive_some(max_bytes)
         except (trio.BrokenResourceError, OSError) as error:
             if self.is_open:
                 raise
             raise FeedLost("the connection broke during the handshake") from error
+        finally:
+            self.is_idle = False
         if not self.is_open:
             if not data:
                 raise FeedLost("the connection ended during the handshake")
@@ -190,7 +200,7 @@ class KalshiFeed:
         """
         connected_at = math.inf
         why = "the feed was stopped"
-        stream: HandshakeStream | None = None
+        stream: WatchedStream | None = None
         rejected: list[trio_websocket.ConnectionRejected] = []
         try:
             try:
@@ -198,7 +208,7 @@ class KalshiFeed:
                 async with trio.open_nursery() as nursery:
                     connection = await self._handshake(nursery, stream)
                     connected_at = trio.current_time()
-                    await self._serve_connection(nursery, connection, sink)
+                    await self._serve_connection(nursery, connection, stream, sink)
             except* trio_websocket.ConnectionRejected as group:
                 rejected = [e for e in _leaves(group) if isinstance(e, trio_websocket.ConnectionRejected)]
             except* _BROKEN as group:
@@ -207,13 +217,14 @@ class KalshiFeed:
                 why = self._judge_refusal(stream, rejected)
         finally:
             self._session = None
-            if stream is not None:
-                await trio.aclose_forcefully(stream)
+            # Before the await below, which raises when the feed itself is being cancelled.
             if connected_at < math.inf:
                 sink.on_disconnected(self._clock(), why)
+            if stream is not None:
+                await trio.aclose_forcefully(stream)
         return connected_at, why
 
-    async def _open_stream(self) -> HandshakeStream:
+    async def _open_stream(self) -> WatchedStream:
         """Dial, with TLS where the address wants it. Raises one of `_BROKEN`."""
         address = self._options.ws
         with trio.fail_after(self._options.handshake_timeout_s):
@@ -223,10 +234,10 @@ class KalshiFeed:
                 stream = trio.SSLStream(
                     stream, self._ssl_context, server_hostname=address.host, https_compatible=True
                 )
-        return HandshakeStream(stream)
+        return WatchedStream(stream)
 
     async def _handshake(
-        self, nursery: trio.Nursery, stream: HandshakeStream
+        self, nursery: trio.Nursery, stream: WatchedStream
     ) -> trio_websocket.WebSocketConnection:
         """The signed upgrade. The TLS handshake happens within it, under the same deadline."""
         address = self._options.ws
@@ -246,7 +257,7 @@ class KalshiFeed:
         return connection
 
     def _judge_refusal(
-        self, stream: HandshakeStream | None, rejected: list[trio_websocket.ConnectionRejected]
+        self, stream: WatchedStream | None, rejected: list[trio_websocket.ConnectionRejected]
     ) -> str:
         """Why the handshake was refused. Raises `AuthError` when trying again would be hammering."""
         body = b""
@@ -260,7 +271,11 @@ class KalshiFeed:
         return f"handshake refused (HTTP {status} {problem.code or problem.text})".replace(" )", ")")
 
     async def _serve_connection(
-        self, nursery: trio.Nursery, connection: trio_websocket.WebSocketConnection, sink: FeedSink
+        self,
+        nursery: trio.Nursery,
+        connection: trio_websocket.WebSocketConnection,
+        stream: WatchedStream,
+        sink: FeedSink,
     ) -> NoReturn:
         self._connects += 1
         self._last_alive = trio.current_time()
@@ -278,31 +293,32 @@ class KalshiFeed:
         nursery.start_soon(self._write, connection, session)
         nursery.start_soon(self._ping, connection, sink)
         nursery.start_soon(self._watch_silence)
-        await self._read(connection, session, sink)
+        await self._read(connection, stream, session, sink)
 
     async def _read(
-        self, connection: trio_websocket.WebSocketConnection, session: FeedSession, sink: FeedSink
+        self,
+        connection: trio_websocket.WebSocketConnection,
+        stream: WatchedStream,
+        session: FeedSession,
+        sink: FeedSink,
     ) -> NoReturn:
-        """Deliver what comes; `on_read_end` after everything that was already there."""
+        """Deliver what comes; `on_read_end` after everything that one read of the stream brought."""
         while True:
-            message = await connection.get_message()
+            message: str | bytes | None = await connection.get_message()
             ended: trio_websocket.ConnectionClosed | None = None
             now = self._clock()
             at = self._last_alive = trio.current_time()
-            session.receive(message, now, at)
-            for _ in range(MAX_BATCH - 1):
-                # A deadline that has passed takes what is there (or is handed over in this very turn of the loop,
-                # as trio-websocket does with the frames of one read) and does not wait for more. Nothing is lost:
-                # a message that was handed over is returned, whatever the deadline.
-                try:
-                    with trio.move_on_after(0) as scope:
-                        message = await connection.get_message()
-                except trio_websocket.ConnectionClosed as error:
-                    ended = error
-                    break
-                if scope.cancelled_caught:
+            for _ in range(MAX_BATCH):
+                if message is None:
                     break
                 session.receive(message, now, at)
+                try:
+                    message = await _rest_of_read(connection, stream)
+                except trio_websocket.ConnectionClosed as error:
+                    ended, message = error, None
+            else:
+                if message is not None:
+                    session.receive(message, now, at)
             sink.on_alive(now)
             sink.on_read_end(now)
             if session.has_work:
@@ -343,6 +359,26 @@ class KalshiFeed:
             if trio.current_time() >= deadline:
                 raise FeedLost(f"silent for {self._options.silence_s:g} s")
             await trio.sleep_until(deadline)
+
+
+async def _rest_of_read(
+    connection: trio_websocket.WebSocketConnection, stream: WatchedStream
+) -> str | bytes | None:
+    """The next message of the read that is being delivered, None when it brought no more.
+
+    The library queues one message a turn of the scheduler and then asks for bytes: waiting until it does so takes no
+    time and loses nothing, since a message that was handed over is returned in spite of the cancellation.
+    """
+    if stream.is_idle:
+        return None
+    message: str | bytes | None = None
+    with trio.CancelScope() as scope:
+        stream.until_idle = scope
+        try:
+            message = await connection.get_message()
+        finally:
+            stream.until_idle = None
+    return message
 
 
 def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
