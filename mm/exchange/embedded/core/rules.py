@@ -5,6 +5,7 @@ Each default is the documented or most credible behaviour (exchange-api sheet, s
 
 import attrs
 
+from mm.domain.errors import MMError
 from mm.domain.numbers import SECOND, Micros
 from mm.exchange.embedded.core.model import Reason
 
@@ -49,7 +50,7 @@ class Rules:
     """Public trades kept per market."""
 
 
-class Refused(Exception):
+class Refused(MMError):
     """A definite no: nothing happened. What the server puts on the wire as status and error object."""
 
     def __init__(

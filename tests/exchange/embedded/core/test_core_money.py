@@ -5,6 +5,7 @@ from fractions import Fraction
 import pytest
 
 from mm.domain.fees import PRECISION_DIRECT, PRECISION_INTERMEDIATED, FeeType
+from mm.domain.grid import PriceBand, tick_grid
 from mm.domain.numbers import SECOND, parse_count, parse_money
 from mm.domain.order import TimeInForce
 from mm.exchange.embedded.core.model import SeriesSpec
@@ -53,8 +54,6 @@ def test_fee_vectors_through_fills(make_venue, is_taker, count, price, precision
 
 
 def _fine_grid():
-    from mm.domain.grid import PriceBand, tick_grid
-
     return tick_grid([PriceBand(0, 10_000, 10)])
 
 

@@ -1,6 +1,7 @@
 """Reads: filters, order, pages, and what is kept for how long."""
 
 from mm.domain.numbers import SECOND
+from mm.exchange.embedded.core.ids import UuidSource
 from mm.exchange.embedded.core.model import OrderStatus
 from mm.exchange.embedded.core.rules import Rules
 
@@ -163,8 +164,6 @@ def test_house_users_may_listen(venue):
 
 def test_ids_never_repeat_and_differ_between_starts():
     """One salt, one sequence; another salt, none of the same."""
-    from mm.exchange.embedded.core.ids import UuidSource
-
     one, again, other = UuidSource(1), UuidSource(1), UuidSource(2)
     ids = [one() for _ in range(1000)]
     assert len(set(ids)) == 1000
