@@ -105,16 +105,24 @@ class LedgerReader:
 
 def _connect(path: Path) -> sqlite3.Connection:
     uri = f"file:{quote(str(path.absolute()))}?mode=ro"
+    try:
+        return _open_checked(uri)
+    except sqlite3.OperationalError:
+        if path.with_name(path.name + "-wal").exists():
+            raise
+    # On a read-only medium SQLite cannot make the files that guard a write-ahead log; without a log there is
+    # nothing to guard.
+    return _open_checked(f"{uri}&immutable=1")
+
+
+def _open_checked(uri: str) -> sqlite3.Connection:
+    """A connection that has read something: opening alone touches nothing."""
     connection = sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None)
     try:
         connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
-    except sqlite3.OperationalError:
+    except BaseException:
         connection.close()
-        if path.with_name(path.name + "-wal").exists():
-            raise
-        # On a read-only medium SQLite cannot make the files that guard a write-ahead log; without a log there is
-        # nothing to guard.
-        connection = sqlite3.connect(f"{uri}&immutable=1", uri=True, isolation_level=None)
+        raise
     return connection
 
 

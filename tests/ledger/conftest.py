@@ -1,7 +1,7 @@
 """Builders for ledger tests: fills, orders, and an opener whose runner works inline."""
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -120,8 +120,11 @@ class Books:
 
 
 @pytest.fixture
-def books(tmp_path: Path) -> Books:
-    return Books(tmp_path)
+def books(tmp_path: Path) -> Iterator[Books]:
+    made = Books(tmp_path)
+    yield made
+    for connection in made.connections:
+        connection.close()
 
 
 @pytest.fixture(scope="session")
