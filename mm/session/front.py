@@ -1,19 +1,26 @@
 """The session in front of people: signals, logs, the console, the summary, the exit code."""
 
+import os
 import sys
+from contextlib import AbstractContextManager
 
 import structlog
 import trio
 
-from mm.domain.numbers import format_money
+from mm.domain.errors import ConfigError
 from mm.session.looking import look_around, selection_text
 from mm.session.run import RunOptions, run_session
 from mm.session.summary import ExitCode, Summary
-from mm.session.surroundings import live_surroundings
-from mm.session.trading import first_contact
+from mm.session.surroundings import live_surroundings, wall_clock
+from mm.session.trading import Trading, first_contact
 from mm.session.venue import check_files, open_venue
-from mm.settings import Settings
+from mm.session.viewing import Viewer
+from mm.settings import Environment, Secret, Settings
+from mm.settings.load import read_private_key
 from mm.tasks.signals import STOP_SIGNALS
+from mm.views.console import Console, terminal_writer
+from mm.views.logs import Logs, open_logs
+from mm.views.texts import summary_text
 
 log = structlog.get_logger(__name__)
 
@@ -21,26 +28,54 @@ log = structlog.get_logger(__name__)
 async def run_bot(settings: Settings, options: RunOptions) -> int:
     """`mm run`. Returns the exit code; raises `ConfigError` for what is wrong before anything starts."""
     check_files(settings)
-    with trio.open_signal_receiver(*STOP_SIGNALS) as signals:
+    with (
+        open_log_files(settings) as logs,
+        trio.open_signal_receiver(*STOP_SIGNALS) as signals,
+    ):
+        options = options.with_views(lambda trading, nursery: show(trading, nursery, logs))
         summary = await run_session(settings, live_surroundings(), options, signals=signals)
-    if options.summary_path is not None:
-        summary.write(options.summary_path)
-    tell_end(summary)
+        log.info("ended", reason=summary.reason, exit_code=int(summary.exit_code))
+    tell_end(summary, options)
     return int(summary.exit_code)
 
 
-def tell_end(summary: Summary) -> None:
-    """The last lines: to stdout when all is well, to stderr when it is not."""
+def show(trading: Trading, nursery: trio.Nursery, logs: Logs) -> None:
+    """Start the console beside the trading."""
+    viewer = Viewer(trading, trading.clock())
+    is_terminal = sys.stdout.isatty() and os.environ.get("TERM", "") not in ("", "dumb")
+    writer = terminal_writer(sys.stdout, trio.CapacityLimiter(1))
+    console = Console(write=writer, is_terminal=is_terminal, logs=logs)
+    nursery.start_soon(console.run, viewer.snapshot)
+
+
+def open_log_files(settings: Settings) -> AbstractContextManager[Logs]:
+    """The log file under the data folder, and lines for people on stderr. Raises `ConfigError`."""
+    folder = settings.data_dir / "logs"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        raise ConfigError([f"MM_DATA_DIR={str(settings.data_dir)!r}: {exc.strerror}"]) from None
+    return open_logs(folder, clock=wall_clock, secrets=_secrets(settings), human=sys.stderr)
+
+
+def _secrets(settings: Settings) -> list[str]:
+    webhook: Secret = settings["DISCORD_WEBHOOK_URL"]
+    found = [webhook.reveal()] if webhook else []
+    if settings.environment is not Environment.SIM or settings.has_own_urls:
+        found.append(read_private_key(settings).reveal())
+    return found
+
+
+def tell_end(summary: Summary, options: RunOptions) -> None:
+    """The last lines: to stdout when all is well, to stderr when it is not; and the summary file."""
     out = sys.stdout if summary.exit_code is ExitCode.CLEAN else sys.stderr
-    out.write(f"{summary.reason or 'ended'}\n")
-    resting = summary.orders_resting_at_exit
-    match = {True: "equal the exchange's", False: "DIFFER from the exchange's", None: "not compared"}
-    out.write(
-        f"{'unknown' if resting is None else resting} orders rest; {summary.orders_placed} placed, "
-        f"{summary.fills} fills, realized {format_money(summary.realized_pnl)}, "
-        f"fees {format_money(summary.fees)}; positions {match[summary.positions_match]}; "
-        f"exit code {int(summary.exit_code)}\n"
-    )
+    out.write(summary_text(summary) + "\n")
+    if options.summary_path is None:
+        return
+    try:
+        summary.write(options.summary_path)
+    except OSError as exc:
+        sys.stderr.write(f"mm: --summary {options.summary_path}: {exc.strerror}\n")
 
 
 async def print_discovery(settings: Settings) -> int:

@@ -44,6 +44,10 @@ class RunOptions:
     on_trading: Callable[[Trading, trio.Nursery], None] = lambda trading, nursery: None
     """Called once trading has begun, with the nursery of the views."""
 
+    def with_views(self, show: Callable[[Trading, trio.Nursery], None]) -> "RunOptions":
+        """The same, with views started once trading has begun."""
+        return attrs.evolve(self, on_trading=show)
+
 
 @attrs.define(eq=False)
 class Stop:
