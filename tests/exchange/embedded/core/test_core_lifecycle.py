@@ -1,14 +1,18 @@
 """Lifecycle and pauses: what is refused when, what is cancelled and announced, and the timers in time order."""
 
+from fractions import Fraction
+
 import pytest
 
+from mm.domain.fees import FeeType
 from mm.domain.market import MarketStatus
 from mm.domain.numbers import SECOND
 from mm.exchange.embedded.core.events import MarketUpdated, OrderUpdated
-from mm.exchange.embedded.core.model import MarketSpec, OrderStatus
+from mm.exchange.embedded.core.model import EventSpec, MarketSpec, OrderStatus, SeriesSpec
 from mm.exchange.embedded.core.rules import Rules
 
 TOR, BOS = "KXNHLGAME-26DEC01TORBOS-TOR", "KXNHLGAME-26DEC01TORBOS-BOS"
+EVENT = "KXNHLGAME-26DEC01TORBOS"
 
 
 def _market(venue, ticker=TOR):
@@ -19,14 +23,14 @@ def _announced(venue):
     return [e.change.value for e in venue.take_events() if isinstance(e, MarketUpdated)]
 
 
+def _spec(now, **changes):
+    terms = {"ticker": "NEW", "event_ticker": EVENT, "open_time": now, "close_time": now + SECOND} | changes
+    return MarketSpec(**terms)
+
+
 def test_opens_at_its_time_without_a_word(venue):
     """initialized refuses orders; active from the open time on; nothing is announced."""
-    spec = MarketSpec(
-        ticker="NEW",
-        event_ticker="KXNHLGAME-26DEC01TORBOS",
-        open_time=venue.now + 10 * SECOND,
-        close_time=venue.now + 20 * SECOND,
-    )
+    spec = _spec(venue.now, open_time=venue.now + 10 * SECOND, close_time=venue.now + 20 * SECOND)
     venue.core.add_market(venue.now, spec)
     assert _announced(venue) == ["created"]
     assert _market(venue, "NEW").status is MarketStatus.INITIALIZED
@@ -242,6 +246,13 @@ def test_time_never_goes_back(venue):
         lambda core, now: core.set_event_fees(now, "NO", None, None),
         lambda core, now: core.add_market(now, core.markets()[TOR].spec),
         lambda core, now: core.add_user("ann"),
+        lambda core, now: core.add_series(now, SeriesSpec(ticker="KXNHLGAME")),
+        lambda core, now: core.add_event(now, EventSpec(ticker="E", series_ticker="NO")),
+        lambda core, now: core.add_event(now, EventSpec(ticker=EVENT, series_ticker="KXNHLGAME")),
+        lambda core, now: core.add_market(now, _spec(now, event_ticker="NO")),
+        lambda core, now: core.add_market(now, _spec(now, close_time=now)),
+        lambda core, now: core.add_market(now, _spec(now, exchange_index=1)),
+        lambda core, now: core.set_series_fees(now, "NO", FeeType.QUADRATIC, Fraction(1)),
     ],
 )
 def test_operators_errors_are_value_errors(venue, call):
@@ -255,3 +266,32 @@ def test_new_metadata_is_announced(venue):
     venue.core.update_metadata(venue.now, TOR, {"rules_primary": "x"})
     assert _market(venue).spec.metadata == {"rules_primary": "x"}
     assert _announced(venue) == ["metadata_updated"]
+
+
+def test_a_determined_market_moves_on_no_other_way(venue):
+    """Neither reopened, halted, moved nor determined again; a dispute is the only way back."""
+    venue.core.determine(venue.now, TOR, 10_000)
+    for call in (
+        lambda: venue.core.deactivate(venue.now, TOR),
+        lambda: venue.core.activate(venue.now, TOR),
+        lambda: venue.core.set_close_time(venue.now, TOR, venue.now + SECOND),
+        lambda: venue.core.determine(venue.now, TOR, 0),
+    ):
+        with pytest.raises(ValueError, match="determined"):
+            call()
+
+
+def test_the_mass_cancel_of_a_close_may_come_at_once(make_venue):
+    """Without a delay nothing rests the moment the market is closed."""
+    venue = make_venue(Rules(close_cancel_delay=0))
+    mine = venue.place("ann", "bid", "0.41", "1")
+    venue.core.set_close_time(venue.now, TOR, venue.now)
+    assert venue.order(mine).last_update_reason.value == "CloseCancel"
+
+
+def test_a_flat_series_charges_the_old_table(make_venue):
+    """`flat` is in no live use: takers pay half the quadratic rate, makers nothing, and nothing breaks."""
+    venue = make_venue(series=SeriesSpec(ticker="KXNHLGAME", fee_type=FeeType.FLAT))
+    venue.place("bob", "ask", "0.50", "100")
+    assert venue.place("ann", "bid", "0.50", "100").fees == 875_000
+    assert venue.core.fills("bob").items[0].fee == 0
