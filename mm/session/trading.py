@@ -44,6 +44,8 @@ FINAL_CHECK_S: Final = 6.0
 """For the last fills and the last comparison: longer than the read lag."""
 EXIT_RESERVE: Final = 40.0
 """Write tokens a shard kept back for leaving: its group's trigger and the first cancels of the sweep."""
+GROUP_BRAKE_S: Final = 5.0
+"""No new quotes for so long after a group was triggered, not by us."""
 GROUP_REST: Final = Micros(600 * SECOND)
 """Groups are deleted no earlier than this after they were triggered."""
 
@@ -76,6 +78,7 @@ class Trading:
     markets_seen: set[MarketTicker] = attrs.field(factory=set)
     _fence_wanted: trio.Event = attrs.field(factory=trio.Event)
     _fence_reason: str = ""
+    _brake_wanted: trio.Event = attrs.field(factory=trio.Event)
 
     def __attrs_post_init__(self) -> None:
         clock, exchange, parameters = self.clock, self.exchange, self.settings.strategy
@@ -163,6 +166,7 @@ class Trading:
         async with trio.open_nursery() as nursery, self.exchange.open_feed() as feed:
             nursery.start_soon(self.writes.run)
             nursery.start_soon(self._pull_when_blind)
+            nursery.start_soon(self._release_brake)
             await nursery.start(self.reconciler.book_fills, receive)
             await nursery.start(self.reconciler.run)
             self.realized_before = self.floor.positions.realized()
@@ -216,6 +220,7 @@ class Trading:
             why_stopped=lambda: self.is_new_quoting_off,
             is_fencing=lambda: self.floor.is_fencing,
             on_trouble=self._trouble,
+            on_group_closed=self._fenced,
         )
 
     def _monitor(self) -> Monitor:
@@ -256,13 +261,27 @@ class Trading:
             self.desk.fenced(group_id)
 
     def _fenced(self, group_id: GroupId) -> None:
-        """The venue reports a triggered group: ours by now, or tripped by its fill limit, or by a guardian."""
+        """The venue says that a group was triggered: by us, by its fill limit, or by a guardian."""
         if group_id not in self.fence.groups.values() or group_id in self.fence.triggered:
             return
         log.error("order group was triggered, not by us", group=group_id)
-        self.alerts.risk("group", "an order group was triggered at the exchange: all its quotes are gone")
+        self.alerts.risk(
+            "group",
+            f"an order group was triggered at the exchange (more than {self.fence.contracts_limit} contracts in 15 s, "
+            f"or a guardian): its quotes are gone, no new ones for {GROUP_BRAKE_S:g} s",
+        )
         self.fence.mark_triggered(group_id)
+        self.floor.hold_all("group", "order group was triggered")
         self.desk.fenced(group_id)
+        self._brake_wanted.set()
+
+    async def _release_brake(self) -> None:
+        """So many fills in so little time deserve a breath before the next epoch begins."""
+        while True:
+            await self._brake_wanted.wait()
+            await trio.sleep(GROUP_BRAKE_S)
+            self._brake_wanted = trio.Event()
+            self.floor.lift_all("group")
 
     # --- the promise ---
 

@@ -136,7 +136,7 @@ class FeedHandler:
             is_past = event.close_time <= self.floor.clock()
             status = MarketStatus.CLOSED if is_past else maker.market.status
             maker.market = attrs.evolve(maker.market, close_time=event.close_time, status=status)
-        log.info("market event", market=event.ticker, event=event.kind.value)
+        log.info("market event", market=event.ticker, kind=event.kind.value)
 
 
 _STATUS_OF = {

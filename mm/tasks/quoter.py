@@ -14,7 +14,7 @@ import trio
 from mm.domain.commands import Amend, Cancel, Command, Decrease, Place
 from mm.domain.errors import InvariantError
 from mm.domain.numbers import SECOND, Count, Micros, notional
-from mm.domain.order import MarketTicker, Order, OrderState, Side, TimeInForce
+from mm.domain.order import GroupId, MarketTicker, Order, OrderState, Side, TimeInForce
 from mm.engine.diff import SidePlan
 from mm.engine.exits import ExitOrder
 from mm.engine.quoter import Decision, MarketMaker
@@ -51,6 +51,8 @@ class QuoterTools:
     is_fencing: Callable[[], bool] = lambda: False
     """All groups are being triggered at this moment: single cancels would only be in the way."""
     on_trouble: Callable[[MarketTicker, str, ExchangeError], None] = lambda ticker, what, exc: None
+    on_group_closed: Callable[[GroupId], None] = lambda group_id: None
+    """A create was refused because its group is triggered: the answer is faster than the socket's report."""
 
 
 @attrs.define(eq=False)
@@ -389,11 +391,14 @@ class Quoter:
         elif outcome.verdict is Verdict.UNAVAILABLE:
             self._back_off(what, exc)
         else:
-            self._refused(what, exc)
+            self._refused(order, what, exc)
 
-    def _refused(self, what: str, exc: ExchangeError) -> None:
+    def _refused(self, order: Order, what: str, exc: ExchangeError) -> None:
         if is_post_only_cross(exc):
             return  # the book moved under us: the cooldown is rest enough
+        if order.group_id is not None and is_group_closed(exc):
+            self.tools.on_group_closed(order.group_id)
+            return
         self.tools.on_trouble(self.ticker, what, exc)
         log.warning("write refused", market=self.ticker, write=what, error=str(exc))
         self._hold("refused", f"{what} refused: {exc.code or exc}", self._next_backoff(REFUSED_REST_S))
@@ -418,3 +423,9 @@ class Quoter:
 def is_post_only_cross(exc: ExchangeError) -> bool:
     """The venue refused a post-only quote because it would have traded."""
     return isinstance(exc, ExchangeRejected) and "post only" in str(exc).lower()
+
+
+def is_group_closed(exc: ExchangeError) -> bool:
+    """The venue refused a create because its order group is triggered. Its code is not documented: match the words."""
+    words = f"{exc.code} {exc}".lower().replace("_", " ")
+    return isinstance(exc, ExchangeRejected) and "order group" in words
