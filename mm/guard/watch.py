@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from mm.domain.errors import ConfigError
 from mm.exchange.kalshi.signing import Signer, load_signer
-from mm.guard.http import Connection, NoAnswer, Resolver, tls_context
+from mm.guard.http import Connection, NoAnswer, Resolver, load_tls
 from mm.guard.protocol import BadMessage, Hello, LineSplitter, Message, decode, decode_hello, encode
 from mm.guard.sweep import Report, Sweep
 from mm.guard.venue import Venue
@@ -105,7 +105,7 @@ class Watch:
         resolver = Resolver(hello.rest.host, hello.rest.port)
         resolver.look_up()
         if hello.rest.is_secure:
-            tls_context(hello.ca_file)  # proves that it can be made, and loads everything now
+            load_tls()
         log(f"on guard over {hello.prefix} at {hello.rest.host}:{hello.rest.port}, process {os.getpid()}")
         self._bot.say("ready", pid=os.getpid())
         try:
