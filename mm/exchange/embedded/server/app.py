@@ -41,13 +41,13 @@ class ExchangeOptions:
     games: int = 16
     markets: int | None = None
     """Markets in all; None: two a game."""
-    replay: Path | None = None
+    replay: Path | None = attrs.field(default=None, converter=attrs.converters.optional(Path))
     """Serve a recording instead of a generated slate."""
     faults: str = ""
     tier: str = "basic"
     balance: str = "10000"
     """Dollars on the account, split over the shards that have markets."""
-    ready_file: Path | None = None
+    ready_file: Path | None = attrs.field(default=None, converter=attrs.converters.optional(Path))
     exit_with_fd: int | None = None
     """End when this inherited descriptor reads end-of-file: its last holder is gone."""
     key_kind: str = "rsa"

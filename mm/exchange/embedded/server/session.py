@@ -100,18 +100,17 @@ class Commands:
         if Channel.ORDERBOOK_DELTA in channels and not tickers:
             raise CommandError(14)
         self._check_size(tickers)
+        # Everything is judged before anything is made: a command that fails leaves no subscription behind.
+        use_yes_price, skip_ack = _flag(params, "use_yes_price"), _flag(params, "skip_ticker_ack")
+        with_first = _flag(params, "send_initial_snapshot")
         for channel in channels:
             subscription = self.hub.add(
-                self.session,
-                channel,
-                tickers,
-                use_yes_price=_flag(params, "use_yes_price"),
-                skip_ticker_ack=_flag(params, "skip_ticker_ack"),
+                self.session, channel, tickers, use_yes_price=use_yes_price, skip_ticker_ack=skip_ack
             )
             self._reply("subscribed", command_id, msg={"channel": channel.value, "sid": subscription.sid})
             if channel is Channel.ORDERBOOK_DELTA:
                 self.hub.snapshot(subscription, tickers or [])
-            elif channel is Channel.TICKER and _flag(params, "send_initial_snapshot"):
+            elif channel is Channel.TICKER and with_first:
                 self.hub.tickers_now(subscription, self._all_markets() if tickers is None else tickers)
 
     def _unsubscribe(self, params: Json, command_id: int | None) -> None:
@@ -157,7 +156,7 @@ class Commands:
             raise CommandError(13)
         if not subscription.channel.has_markets:
             raise CommandError(13)
-        tickers = _tickers(params)
+        tickers, with_first = _tickers(params), _flag(params, "send_initial_snapshot")
         if not tickers:
             raise CommandError(14)
         new: list[MarketTicker] = []
@@ -170,7 +169,7 @@ class Commands:
         self._reply("ok", command_id, subscription=subscription, msg=full)
         if subscription.channel is Channel.ORDERBOOK_DELTA:
             self.hub.snapshot(subscription, new)
-        elif subscription.channel is Channel.TICKER and _flag(params, "send_initial_snapshot"):
+        elif subscription.channel is Channel.TICKER and with_first:
             self.hub.tickers_now(subscription, new)
 
     def _get_snapshot(self, subscription: Subscription, params: Json, command_id: int | None) -> None:

@@ -145,10 +145,9 @@ def get_event(call: Call) -> Response:
     if ticker not in call.core.events():
         raise not_found()
     nested = bool(call.query.flag("with_nested_markets"))
-    content: Json = {"event": _event(call, ticker, nested=nested)}
-    if not nested:
-        content["markets"] = [listing.market(state) for state in _markets_of(call.service, ticker)]
-    return call.ok(content)
+    # The top-level list is deprecated, but the contract still requires the key.
+    markets = [] if nested else [listing.market(state) for state in _markets_of(call.service, ticker)]
+    return call.ok({"event": _event(call, ticker, nested=nested), "markets": markets})
 
 
 def get_events(call: Call) -> Response:
