@@ -12,6 +12,7 @@ from email.utils import formatdate
 from functools import partial
 from pathlib import Path
 from random import Random, SystemRandom
+from typing import Final
 
 import attrs
 import orjson
@@ -25,7 +26,12 @@ from mm.exchange.embedded.server.faults import Faults
 from mm.exchange.embedded.server.limits import PREFIX, TIERS
 from mm.exchange.embedded.server.server import WS_PATH, ExchangeServer, open_exchange_server
 from mm.exchange.embedded.slate.generated import GeneratedSlate, SlateSize
+from mm.exchange.embedded.slate.recording import ReplayError
+from mm.exchange.embedded.slate.replay import Replay
 from mm.exchange.embedded.slate.source import MarketSource
+
+SLATE_SPEED: Final = 10.0
+REPLAY_SPEED: Final = 1.0
 
 
 @attrs.frozen(kw_only=True)
@@ -37,7 +43,8 @@ class ExchangeOptions:
     """0 takes a free one."""
     seed: int | None = None
     """None: a fresh one, told in the ready line."""
-    speed: float = 10.0
+    speed: float | None = None
+    """Game seconds per second (10), or recorded seconds per second of a replay (1)."""
     games: int = 16
     markets: int | None = None
     """Markets in all; None: two a game."""
@@ -117,9 +124,11 @@ def check_options(options: ExchangeOptions) -> tuple[Faults, Money]:
 def make_source(options: ExchangeOptions, seed: int) -> MarketSource:
     """The generated slate or the recording. Raises `ConfigError` for options, `ReplayError` for a bad recording."""
     try:
+        if options.replay is not None:
+            return Replay.load(options.replay, speed=REPLAY_SPEED if options.speed is None else options.speed)
         return GeneratedSlate(
             seed=seed,
-            speed=options.speed,
+            speed=SLATE_SPEED if options.speed is None else options.speed,
             size=SlateSize(games=options.games, markets=options.markets),
         )
     except ValueError as error:
@@ -135,6 +144,7 @@ async def serve(
 
     Raises:
         ConfigError: Options that cannot be served, all of them named.
+        ReplayError: The recording is damaged; names the line.
         OSError: The port cannot be had, or the key cannot be written.
 
     A cancellation closes every socket and removes the key file.
@@ -215,7 +225,7 @@ async def run_exchange(options: ExchangeOptions) -> int:
                 async with trio.open_nursery() as serving:
                     ready: Ready = await serving.start(serve, options)
                     _tell(ready, options.ready_file)
-            except* ConfigError as group:
+            except* (ConfigError, ReplayError) as group:
                 problems.extend(text for error in _leaves(group) for text in str(error).splitlines())
             except* OSError as group:
                 problems.extend(_told(options, error) for error in _leaves(group))

@@ -27,7 +27,7 @@ from mm.exchange.embedded.core.events import (
     TradePrinted,
 )
 from mm.exchange.embedded.core.state import MarketState
-from mm.exchange.embedded.server import listing, wire
+from mm.exchange.embedded.server import frames, listing
 from mm.exchange.embedded.server.websocket import WebSocket
 from mm.exchange.embedded.server.wire import Json
 
@@ -322,27 +322,27 @@ class Hub:
                 self._publish_ticker(event.ticker, event.ts)
             case TradePrinted(trade=trade):
                 self._publish_to(
-                    self._of_market(Channel.TRADE, trade.ticker), "trade", lambda: wire.trade_frame(trade)
+                    self._of_market(Channel.TRADE, trade.ticker), "trade", lambda: frames.trade_frame(trade)
                 )
                 self._publish_ticker(trade.ticker, trade.ts)
             case FillReported(fill=fill):
                 subscribers = self._of_user(Channel.FILL, fill.user_id, fill.ticker)
-                self._publish_to(subscribers, "fill", lambda: wire.fill_frame(fill))
+                self._publish_to(subscribers, "fill", lambda: frames.fill_frame(fill))
             case OrderUpdated(order=order):
                 subscribers = self._of_user(Channel.USER_ORDERS, order.user_id, order.ticker)
-                self._publish_to(subscribers, "user_order", lambda: wire.order_frame(order))
+                self._publish_to(subscribers, "user_order", lambda: frames.order_frame(order))
             case PositionChanged(user_id=user_id, position=view):
                 subscribers = self._of_user(Channel.MARKET_POSITIONS, user_id, view.ticker)
-                self._publish_to(subscribers, "market_position", lambda: wire.position_frame(user_id, view))
+                self._publish_to(subscribers, "market_position", lambda: frames.position_frame(user_id, view))
             case GroupUpdated():
                 subscribers = list(self._index.get((Channel.ORDER_GROUP_UPDATES, event.user_id), ()))
-                self._publish_to(subscribers, "order_group_updates", lambda: wire.group_frame(event))
+                self._publish_to(subscribers, "order_group_updates", lambda: frames.group_frame(event))
             case MarketUpdated():
-                self._publish_all("market_lifecycle_v2", lambda: wire.market_frame(event))
+                self._publish_all("market_lifecycle_v2", lambda: frames.market_frame(event))
             case EventCreated():
-                self._publish_all("event_lifecycle", lambda: wire.event_frame(event))
+                self._publish_all("event_lifecycle", lambda: frames.event_frame(event))
             case EventFeesUpdated():
-                self._publish_all("event_fee_update", lambda: wire.event_fee_frame(event))
+                self._publish_all("event_fee_update", lambda: frames.event_fee_frame(event))
 
     def _of_market(self, channel: Channel, ticker: MarketTicker) -> list[Subscription]:
         return [*self._index.get((channel, ticker), ()), *self._index.get((channel, None), ())]
@@ -374,7 +374,7 @@ class Hub:
             msg = variants.get(variant)
             if msg is None:
                 use_yes_price, is_own = variant
-                content = wire.delta_frame(event, market_id, use_yes_price=use_yes_price, is_own=is_own)
+                content = frames.delta_frame(event, market_id, use_yes_price=use_yes_price, is_own=is_own)
                 msg = variants[variant] = orjson.dumps(content)
             self.send(subscription, "orderbook_delta", msg)
 

@@ -1,5 +1,6 @@
 """The program on real sockets: the ready line, its key, its end, and what goes wrong at a start."""
 
+import gzip
 import os
 import signal
 import socket
@@ -135,6 +136,31 @@ def test_bad_options_are_told_all_at_once():
     for word in ("--tier", "gold", "--faults", "explode", "--balance", "much"):
         assert word in told
     assert "Traceback" not in told
+
+
+def test_a_recording_is_served(recordings):
+    """The books of a real recording, over the wire; the account's money lies where its markets are."""
+    path = recordings("ws_mlb_wnba_verbatim") / "ws_orderbook_stream.jsonl.gz"
+    with started({"replay": str(path)}) as process:
+        info = ready(process)
+        markets = httpx.get(f"{info['rest_url']}/markets?status=open").json()["markets"]
+        assert len(markets) == 12
+        book = httpx.get(f"{info['rest_url']}/markets/{markets[0]['ticker']}/orderbook").json()
+        assert book["orderbook_fp"]["yes_dollars"]
+
+
+def test_a_damaged_recording_is_told_with_its_line(tmp_path, recordings):
+    """File and line on stderr, exit code 1, no traceback."""
+    whole = recordings("ws_mlb_wnba_verbatim") / "ws_orderbook_stream.jsonl.gz"
+    lines = gzip.decompress(whole.read_bytes()).splitlines(keepends=True)
+    damaged = tmp_path / "damaged.jsonl"
+    damaged.write_bytes(b"".join(lines[:4]) + b'{"type":\n' + b"".join(lines[4:]))
+    for path, word in ((damaged, "line 5"), (tmp_path / "nowhere.jsonl", "nowhere.jsonl")):
+        with started({"replay": str(path)}) as process:
+            assert process.wait(20) == 1
+            told = process.stderr.read().decode()
+        assert word in told
+        assert "Traceback" not in told
 
 
 def test_two_starts_never_share_a_key_or_an_id():
