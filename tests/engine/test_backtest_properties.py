@@ -6,6 +6,7 @@ import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from mm.domain.fill import Trade, TradeId
 from mm.domain.numbers import DOLLAR, SECOND, Count, Micros, Price
 from mm.domain.order import MarketTicker, Side

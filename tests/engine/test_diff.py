@@ -6,6 +6,7 @@ import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from mm.domain.commands import Amend, Cancel, Decrease, Place
 from mm.domain.numbers import CONTRACT, Count, Micros, Price
 from mm.domain.order import ClientOrderId, MarketTicker, Order, OrderId, OrderState, Side

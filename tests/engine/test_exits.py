@@ -1,6 +1,7 @@
 """The order that closes a position: at the touch, a bounded way beyond it, never at any price."""
 
 import pytest
+
 from mm.domain.grid import uniform_grid
 from mm.domain.numbers import CENT, Count, Price
 from mm.domain.order import Side

@@ -1,6 +1,7 @@
 """HybridRiskPolicy and the gate: the scenarios of the strategy, to the microsecond."""
 
 import pytest
+
 from mm.domain.commands import FlattenReason
 from mm.domain.inventory import InventoryState
 from mm.domain.numbers import SECOND, Count, Micros, Money, Price
@@ -86,6 +87,16 @@ class TestAdverseExcursion:
             policy.on_fill(held)
 
         assert held.net == 1_000
+        assert policy.should_flatten(held, Price(4_000), at(8)) is None
+        assert policy.mae_deadline() == at(16)
+
+    def test_a_change_of_sign_is_seen_without_being_told(self, policy: HybridRiskPolicy) -> None:
+        """From long under water to short under water between two looks: the timer begins anew."""
+        held = long(10)
+        policy.should_flatten(held, Price(4_000), at(0))
+        held.apply(Side.ASK, Price(3_000), Count(2_000), Money(0), at(5))
+
+        assert held.mae(Price(4_000)) == 1_000
         assert policy.should_flatten(held, Price(4_000), at(8)) is None
         assert policy.mae_deadline() == at(16)
 

@@ -4,6 +4,7 @@ import datetime as dt
 
 from hypothesis import given
 from hypothesis import strategies as st
+
 from mm.domain.numbers import SECOND, Count, Micros, Money
 from mm.domain.order import MarketTicker, Side
 from mm.engine.limits import DailyLoss, GlobalInventory, MarketExposure, PortfolioMae, PortfolioVerdict

@@ -2,6 +2,7 @@
 
 from hypothesis import given
 from hypothesis import strategies as st
+
 from mm.domain.fill import Trade, TradeId
 from mm.domain.numbers import Count, Micros, Price
 from mm.domain.order import MarketTicker, Side
@@ -96,6 +97,17 @@ class TestSweeps:
 
         assert ema.on_trade(trade(2, 6_000, Side.BID, 8)) is False
         assert ema.value == 530_000
+
+    def test_a_print_that_comes_late_is_booked_in_its_place(self) -> None:
+        """Older than the newest instant: before that instant's prints, as if it had come in time."""
+        in_time, late = MidEma(), MidEma()
+        prints = [trade(1, 5_000, Side.BID, 7), trade(2, 6_000, Side.BID, 8), trade(3, 4_000, Side.BID, 9)]
+        for one in prints:
+            in_time.on_trade(one)
+        for one in (prints[0], prints[2], prints[1]):
+            late.on_trade(one)
+
+        assert late.value == in_time.value
 
     def test_block_trades_feed_nothing(self) -> None:
         """They never touched the book."""

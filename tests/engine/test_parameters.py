@@ -4,6 +4,7 @@ from fractions import Fraction
 
 import attrs
 import pytest
+
 from mm.domain.errors import ConfigError
 from mm.engine.parameters import PARAMETERS, PARAMETERS_BY_NAME, StrategyParameters, build_parameters
 

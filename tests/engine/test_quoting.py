@@ -5,6 +5,7 @@ from fractions import Fraction
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+
 from mm.domain.grid import PriceBand, tick_grid, uniform_grid
 from mm.domain.inventory import InventoryState
 from mm.domain.numbers import CENT, CONTRACT, DOLLAR, Count, Micros, Money, Price
@@ -183,6 +184,21 @@ class TestRoom:
 
         assert room(BID, Price(9_000), held(-10), tight) == 1_800
 
+    def test_orders_that_may_still_fill_count_as_filled(self) -> None:
+        """Position: 33 - 10 - 8. Value: 20 - 10 * 0.50 - 8 * 0.80 leaves 8.60, 14 contracts at 0.60."""
+        by_count = build_parameters({"MAX_INVENTORY_PER_MARKET": "33", "SIZE_PER_FILL": "50"})
+        by_value = build_parameters({"MAX_INVENTORY_VALUE": "20", "SIZE_PER_FILL": "50"})
+        pending = [(Price(8_000), Count(800))]
+
+        assert room(BID, Price(6_000), held(10), by_count, pending) == 1_500
+        assert room(BID, Price(6_000), held(10), by_value, pending) == 1_400
+
+    def test_orders_that_close_first_leave_no_closing_to_the_new_one(self) -> None:
+        """Short 10 with 12 pending at 0.80: 2 of them open, at 1.60; (20 - 1.60) / 0.60 = 30.6."""
+        by_value = build_parameters({"MAX_INVENTORY_VALUE": "20", "SIZE_PER_FILL": "50"})
+
+        assert room(BID, Price(6_000), held(-10), by_value, [(Price(8_000), Count(1_200))]) == 3_000
+
     def test_no_quote_below_one_contract(self) -> None:
         """Less than one whole contract of room is no room."""
         tight = build_parameters({"MAX_INVENTORY_PER_MARKET": "10.5", "NEUTRAL_ZONE_CONTRACTS": "100"})
@@ -207,7 +223,7 @@ class TestRoom:
         st.lists(st.tuples(st.sampled_from(Side), st.integers(1, 99), st.integers(1, 1_500)), max_size=3),
         st.integers(2, 98),
         st.permutations(range(5)),
-        st.lists(st.integers(0, 100), min_size=5, max_size=5),
+        st.lists(st.sampled_from([0, 37, 100, 100]), min_size=5, max_size=5),
     )
     def test_no_subset_of_fills_exceeds_a_limit(
         self,

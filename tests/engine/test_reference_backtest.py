@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from mm.tasks.backtest import run_backtest
 
 RECORDINGS = Path(
@@ -165,6 +166,55 @@ class TestReferenceByHand:
             ("0.9900", "20.00", "flatten", "0.00"),
         ]
         assert market["triggers"]["extreme_price"] == 1
+
+    @pytest.mark.parametrize(
+        "recovery, kinds", [("12:00:28.000000", ["quote", "flatten"]), ("12:00:27.999999", ["quote"])]
+    )
+    def test_what_is_due_comes_before_the_print_of_its_instant(
+        self, recovery: str, kinds: list[str], tmp_path: Path
+    ) -> None:
+        """A recovery at the very microsecond of the deadline is too late; one microsecond earlier it is not."""
+        path = tape(
+            tmp_path,
+            "12:00:00 0.50 10 yes",
+            "12:00:10 0.49 100 no",
+            "12:00:20 0.20 1 no",
+            f"{recovery} 0.60 1 yes",
+            "12:00:40 0.60 1 no",
+        )
+
+        fills = backtest(tmp_path, path)["markets"][0]["fills"]
+
+        assert [f["kind"] for f in fills if f["kind"] != "settlement"] == kinds
+        if "flatten" in kinds:
+            assert (fills[1]["ts"], fills[1]["price"]) == ("2025-11-08T12:00:28.000000Z", "0.2000")
+
+    def test_a_flatten_stays_on_the_grid(self, tmp_path: Path) -> None:
+        """A print of a seller at 0.99 shows an ask of 1.00: the short is bought back at 0.99."""
+        path = tape(tmp_path, "12:00:00 0.94 10 yes", "12:00:01 0.95 100 yes", "12:00:02 0.99 900 no")
+
+        market = backtest(tmp_path, path, sets=["MAE_FAILSAFE_CENTS=50"])["markets"][0]
+
+        assert [(f["price"], f["kind"]) for f in market["fills"]] == [
+            ("0.9500", "quote"),
+            ("0.9900", "flatten"),
+        ]
+
+    def test_the_median_holding_time_is_the_lower_one(self, tmp_path: Path) -> None:
+        """Ten contracts held 10 s, ten held 30 s: half of them do not exceed 10 s."""
+        path = tape(
+            tmp_path,
+            "12:00:00 0.50 10 yes",
+            "12:00:10 0.49 100 no",
+            "12:00:20 0.51 100 yes",
+            "12:00:30 0.49 100 no",
+            "12:01:00 0.51 100 yes",
+        )
+
+        market = backtest(tmp_path, path)["markets"][0]
+
+        assert market["fill_count"] == 4
+        assert market["median_hold_seconds"] == "10.000000"
 
     def test_given_result_settles_the_rest(self, tmp_path: Path) -> None:
         """What is held at the end settles at the given value, without a fee, at the last print's time."""

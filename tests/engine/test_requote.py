@@ -3,6 +3,7 @@
 from fractions import Fraction
 
 import pytest
+
 from mm.domain.numbers import SECOND, Count, Micros, Price
 from mm.domain.order import Side
 from mm.engine.mark import Touch
@@ -114,6 +115,16 @@ class TestChurnBrake:
         brake, now = self.brake(count, every=every)
 
         assert brake.state(Micros(now)) is state
+
+    @pytest.mark.parametrize("early, late, window", [(11, 1, 30), (9, 9, 60)])
+    def test_a_replace_leaves_its_window_to_the_microsecond(self, early: int, late: int, window: int) -> None:
+        """What is exactly 30 (60) seconds old no longer counts, a microsecond younger it does."""
+        for shift, state in [(0, BrakeState.OFF), (-1, BrakeState.WIDER)]:
+            brake, now = ChurnBrake(), Micros(window * SECOND + shift)
+            for moment in [Micros(0)] * early + [now] * late:
+                brake.note_replace(moment)
+
+            assert brake.state(now) is state
 
     def test_wider_for_twelve_seconds_with_a_double_cooldown(self) -> None:
         """And then off by time alone."""

@@ -139,6 +139,8 @@ class ReferenceRun:
             if reason is not None:
                 self._flatten(reason, due)
             self._requote(due)
+            if self._next_due() == due:
+                raise InvariantError(f"what was due at {due} did not come about")
 
     def _next_due(self) -> Micros | None:
         waits = [slot.waits_until for slot in self.slots.values() if slot.waits_until is not None]
