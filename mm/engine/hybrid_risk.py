@@ -38,7 +38,9 @@ class HybridRiskPolicy:
             return None
         if inventory.duration_weighted_exposure(now) >= self.parameters.duration_limit_units:
             return FlattenReason.DURATION_WEIGHTED
-        if self.breach_since is not None and now - self.breach_since >= self.parameters.mae_activation_window:
+        if mark is None or self.breach_since is None:
+            return None  # without a mark nobody knows whether the breach lasts; the timer keeps its start
+        if now - self.breach_since >= self.parameters.mae_activation_window:
             return FlattenReason.MAE_FAILSAFE
         return None
 

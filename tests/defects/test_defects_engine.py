@@ -5,8 +5,9 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import mm
 import pytest
+
+import mm
 from mm.domain.grid import uniform_grid
 from mm.domain.inventory import InventoryState
 from mm.domain.market import Market, MarketStatus

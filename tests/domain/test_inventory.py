@@ -5,6 +5,7 @@ from fractions import Fraction
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from mm.domain.errors import InvariantError
 from mm.domain.fill import Fill, Liquidity, TradeId
 from mm.domain.inventory import (

@@ -107,6 +107,17 @@ class TestAdverseExcursion:
 
         assert policy.should_flatten(held, Price(5_800), at(8)) is FlattenReason.MAE_FAILSAFE
 
+    @pytest.mark.parametrize("back, reason", [(4_000, FlattenReason.MAE_FAILSAFE), (4_600, None)])
+    def test_a_book_that_is_gone_neither_fires_nor_resets(
+        self, policy: HybridRiskPolicy, back: int, reason: FlattenReason | None
+    ) -> None:
+        """Without a mark there is no verdict; the first mark after it decides, with the time that has passed."""
+        held = long(10)
+        policy.should_flatten(held, Price(4_000), at(0))
+
+        assert policy.should_flatten(held, None, at(9)) is None
+        assert policy.should_flatten(held, Price(back), at(10)) is reason
+
     def test_a_window_of_nothing_fires_at_once(self) -> None:
         """MAE_ACTIVATION_WINDOW_SEC=0: at the mark that is in breach."""
         policy = HybridRiskPolicy(build_parameters({"MAE_ACTIVATION_WINDOW_SEC": "0"}))
