@@ -116,6 +116,11 @@ def check_options(options: ExchangeOptions) -> tuple[Faults, Money]:
         problems.append("--balance: must not be negative")
     if not 0 <= options.port <= 65_535:
         problems.append(f"--port: {options.port} is not between 0 and 65535")
+    if options.exit_with_fd is not None:
+        try:
+            os.fstat(options.exit_with_fd)
+        except OSError:
+            problems.append(f"--exit-with-fd: {options.exit_with_fd} is not an open descriptor")
     if problems:
         raise ConfigError(problems)
     return faults, balance
@@ -215,6 +220,10 @@ async def run_exchange(options: ExchangeOptions) -> int:
     The ready line goes to stdout and to the ready file, everything about a failed start to stderr.
     """
     problems: list[str] = []
+    try:
+        check_options(options)
+    except ConfigError as error:
+        return _complain(error.problems)
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with trio.open_nursery() as nursery:
             stop = nursery.cancel_scope
@@ -230,6 +239,11 @@ async def run_exchange(options: ExchangeOptions) -> int:
             except* OSError as group:
                 problems.extend(_told(options, error) for error in _leaves(group))
             stop.cancel(reason="the exchange has ended")
+    return _complain(problems)
+
+
+def _complain(problems: list[str]) -> int:
+    """Say on stderr what was wrong, if anything; the exit code."""
     for problem in problems:
         sys.stderr.write(f"mm exchange: {problem}\n")
     return 1 if problems else 0

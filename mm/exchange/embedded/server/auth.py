@@ -54,6 +54,10 @@ class Authenticator:
         """Make a key known."""
         self.keys[key.key_id] = key
 
+    def keys_of(self, user_id: str) -> list[str]:
+        """The ids of a member's keys."""
+        return [key.key_id for key in self.keys.values() if key.user_id == user_id]
+
     def user_of(self, method: str, raw_path: str, headers: Mapping[str, str]) -> str:
         """The user who signed this request. Raises `ApiError` (401) with the exchange's own words."""
         key_id = headers.get(KEY_HEADER, "")

@@ -279,6 +279,7 @@ def open_exchange_server(
     faults = faults or Faults(random=random)
     reads = LaggedReads(Micros(faults.lag_ms * 1_000))
     hub = Hub(clock=clock, markets=core.markets)
+    auth = Authenticator(clock=clock)
     service = Service(
         core=core,
         clock=clock,
@@ -286,12 +287,13 @@ def open_exchange_server(
         reads=reads,
         tier=tier,
         games=games or NoGameData(),
+        keys_of=auth.keys_of,
     )
     observers.extend((service.candles.observe, reads.observe, hub.publish))
     return ExchangeServer(
         driver=Driver(core=core, clock=clock),
         service=service,
-        auth=Authenticator(clock=clock),
+        auth=auth,
         hub=hub,
         faults=faults,
         control=Control(service=service, hub=hub, faults=faults),

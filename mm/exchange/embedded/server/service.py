@@ -64,6 +64,8 @@ class Service:
     reads: LaggedReads
     tier: str = "basic"
     games: GameData = attrs.field(factory=NoGameData)
+    keys_of: Callable[[str], list[str]] = lambda user_id: []
+    """The key ids of a member."""
     budgets: dict[str, Budget] = attrs.field(factory=dict)
 
     def budget(self, user_id: str) -> Budget:

@@ -115,6 +115,13 @@ READS = [
     "/portfolio/subaccounts/netting",
     "/portfolio/subaccounts/transfers",
     "/portfolio/deposits",
+    "/api_keys",
+    "/historical/cutoff",
+    "/historical/markets",
+    "/historical/trades",
+    "/historical/fills",
+    "/historical/orders",
+    "/historical/positions",
     "/portfolio/withdrawals",
 ]
 

@@ -244,6 +244,21 @@ def subaccount_netting(call: Call) -> Response:
     )
 
 
+def api_keys(call: Call) -> Response:
+    """`GET /api_keys`: the member's keys. Nothing here expires by region."""
+    items: list[Json] = [
+        {"api_key_id": key_id, "name": f"key {i}", "scopes": ["read", "write"]}
+        for i, key_id in enumerate(call.service.keys_of(call.user_id), start=1)
+    ]
+    return call.ok({"api_keys": items})
+
+
+def no_positions(call: Call) -> Response:
+    """`GET /historical/positions`: nothing has been archived."""
+    call.query.limit(default=100, highest=1_000)
+    return call.ok({"market_positions": [], "event_positions": [], "cursor": ""})
+
+
 def no_history(name: str) -> Callable[[Call], Response]:
     """An operation whose list is always empty here (deposits, withdrawals, transfers)."""
 
