@@ -1,7 +1,14 @@
-"""For all tests: plain log lines without rich tracebacks (which print local variables, and take minutes)."""
+"""For all tests: plain log lines, without rich tracebacks (which print local variables, and take minutes); the rig."""
+
+from collections.abc import AsyncGenerator
+from pathlib import Path
 
 import pytest
 import structlog
+import trio
+
+from bot_rig import Rig
+from mm.exchange.embedded.server.app import ExchangeOptions, Ready, serve
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -14,3 +21,13 @@ def _plain_logs() -> None:
             structlog.processors.KeyValueRenderer(key_order=["timestamp", "level", "event"]),
         ]
     )
+
+
+@pytest.fixture(name="rig")
+async def _rig(tmp_path: Path) -> AsyncGenerator[Rig, None]:
+    # An exchange on loopback in this process, and the means to start bots on it.
+    options = ExchangeOptions(games=4, speed=20, seed=7, tier="advanced")
+    async with trio.open_nursery() as nursery:
+        ready: Ready = await nursery.start(serve, options)
+        yield Rig(ready, tmp_path / "data")
+        nursery.cancel_scope.cancel()
