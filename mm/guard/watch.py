@@ -95,6 +95,8 @@ class Watch:
         try:
             hello = self._await_hello()
             signer = load_signer(hello.key_id, hello.pem, setting="the key that the bot handed over")
+        except Relieved:
+            return 0
         except PipeClosed:
             log("the bot was gone before it said whom to guard")
             return 1
@@ -117,11 +119,16 @@ class Watch:
 
     def _await_hello(self) -> Hello:
         deadline = self._monotonic() + HELLO_S
-        while (left := deadline - self._monotonic()) > 0:
+        hello: Hello | None = None
+        while hello is None and (left := deadline - self._monotonic()) > 0:
             for kind, message in self._bot.hear(left):
+                # What came with it in one piece, a restart's groups, counts as well.
                 if kind == "hello":
-                    return decode_hello(message)
-                self._note(kind, message)
+                    hello = decode_hello(message)
+                else:
+                    self._note(kind, message)
+        if hello is not None:
+            return hello
         raise BadMessage("the bot did not say whom to guard")
 
     def _guard(self, silence_s: float) -> tuple[float, str]:
