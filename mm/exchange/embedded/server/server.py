@@ -260,12 +260,14 @@ def open_exchange_server(
     socket_limits: SocketLimits | None = None,
     date: Callable[[], str] | None = None,
     max_markets: int | None = None,
+    observer: Callable[[CoreEvent], None] | None = None,
 ) -> ExchangeServer:
     """A new, empty exchange: core, hub, wire. Starts nothing; `server.driver.run_timers` must be run by the caller.
 
-    `date` None leaves the Date header out, as a simulation needs it.
+    `date` None leaves the Date header out, as a simulation needs it. `observer` sees every event of the core, at once
+    and before anybody on the wire.
     """
-    observers: list[Callable[[CoreEvent], None]] = []
+    observers: list[Callable[[CoreEvent], None]] = [] if observer is None else [observer]
 
     def emit(event: CoreEvent) -> None:
         for observe in observers:

@@ -162,6 +162,8 @@ class Rig:
     server: object
     private_key: object = _ED
     key_id: str = "key"
+    wrap: object = None
+    """Put around each of our streams, when set."""
     _client: HttpClient | None = None
 
     def clock(self):
@@ -172,7 +174,7 @@ class Rig:
         """A new stream to the exchange."""
         ours, theirs = pair()
         self.nursery.start_soon(self.server.serve_stream, theirs)
-        return ours
+        return self.wrap(ours) if self.wrap else ours
 
     def signed(self, method, path, *, skew_ms=0, key=None, key_id=None):
         """The three headers."""
@@ -352,3 +354,9 @@ def _contract():
     if not path.is_file():
         pytest.skip("no contract table beside the recordings (see MM_RECORDINGS)")
     return orjson.loads(path.read_bytes())
+
+
+@pytest.fixture(name="rig_type")
+def _rig_type():
+    """The class of the rigs, for a test that makes its own."""
+    return Rig
