@@ -135,6 +135,7 @@ async def _run_on(
             runner=surroundings.runner,
             clock=surroundings.clock,
             session=session,
+            connect=surroundings.connect_ledger,
         ) as ledger,
         _open_sender(settings, surroundings) as sender,
         open_alerts(

@@ -15,6 +15,8 @@ import trio
 
 from mm.domain.numbers import Micros
 from mm.ledger import Runner
+from mm.tasks.guardian_process import Spawn, spawn_guardian
+from mm.ledger.store import Connect, connect_sqlite
 
 T = TypeVar("T")
 
@@ -34,6 +36,10 @@ class Surroundings:
     transport: httpx.AsyncBaseTransport | None = None
     """What httpx sends through; None: sockets."""
     alert_transport: httpx.AsyncBaseTransport | None = None
+    spawn_guardian: Spawn | None = None
+    """Starts the guardian's process; None: no guardian (simulation has its own)."""
+    connect_ledger: Connect = connect_sqlite
+    """Opens the ledger's file."""
 
 
 def wall_clock() -> Micros:
@@ -65,4 +71,5 @@ def live_surroundings() -> Surroundings:
         random_below=secrets.randbelow,
         connect=connect_tcp,
         runner=ThreadRunner(trio.CapacityLimiter(1)),
+        spawn_guardian=spawn_guardian,
     )

@@ -89,13 +89,15 @@ class SlateSize:
         return extra // self.total_games + (place < extra % self.total_games)
 
 
-@attrs.define(eq=False, kw_only=True)
+@attrs.define(eq=False, kw_only=True, repr=False)
 class GeneratedSlate:
     """A `MarketSource`. `run` drives it on trio; `open` and `work` are the same without a loop."""
 
     seed: int
     speed: float = 10.0
     size: SlateSize = attrs.field(factory=SlateSize)
+    most_events: float = MOST_EVENTS
+    """Traders thin out evenly beyond so many book changes and prints a second."""
     games: list[LiveGame] = attrs.field(factory=list)
     """Listing order, settled ones included (the newest `KEPT_GAMES`)."""
     agenda: Agenda = attrs.field(factory=Agenda)
@@ -112,7 +114,7 @@ class GeneratedSlate:
         winners = 2 * self.size.total_games
         weight = winners + LINE_INTEREST * (total - winners)
         natural = weight * (CHURN * DELTAS_AN_ACT + TAKERS * 2)
-        scale = min(self.speed, MOST_EVENTS / natural)
+        scale = min(self.speed, self.most_events / natural)
         self._pace = Pace(
             churn=CHURN * scale,
             takers=TAKERS * scale,
