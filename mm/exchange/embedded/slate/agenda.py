@@ -11,7 +11,7 @@ Happening = Callable[[Micros], None]
 """Called with the time it was due at (not the time at which it was found to be due)."""
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Agenda:
     """Happenings in order of time, then of entry."""
 

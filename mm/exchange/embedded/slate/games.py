@@ -287,7 +287,7 @@ def margin_probability(strengths: Strengths, now: Situation, team: Team, margin:
 # --- the script ------------------------------------------------------------------------------------------------------
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class GameScript:
     """All that will happen in one game, in order of game time."""
 
@@ -344,7 +344,7 @@ def draw_game(strengths: Strengths, rng: Random) -> GameScript:
     return _Drawing(strengths, rng).play()
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class _Drawing:
     """The state while a game is drawn: goals and penalties as competing Poisson processes."""
 

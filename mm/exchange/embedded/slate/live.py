@@ -50,7 +50,7 @@ class Tempo:
         return Micros(max(2, round(60 / self.speed)) * SECOND)
 
 
-@attrs.define(eq=False, kw_only=True)
+@attrs.define(eq=False, kw_only=True, repr=False)
 class LiveGame:
     """A listed game. `begin` once, then the agenda drives it to its end; `on_finish` is called at the final siren."""
 

@@ -32,7 +32,7 @@ HOUSE: Final = (FAST, SLOW, DEEP, RETAIL, NOISE, INFORMED, ARBITRAGE)
 """The house's members of the exchange. Separate users, or self-trade prevention would keep them apart."""
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Floor:
     """Where the house trades: plain calls into the core at the batch's time, with refusals counted by code.
 
@@ -114,7 +114,7 @@ class Floor:
         return order.remaining if order is not None else Count(0)
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Layers:
     """One maker's quotes in one market: an order at each of `offsets` ticks behind its touch, on both sides."""
 

@@ -75,7 +75,7 @@ class Step:
     asks: tuple[Level, ...] = ()
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Recording:
     """A whole recording in memory."""
 
@@ -134,7 +134,7 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
         raise ReplayError(path, None, f"cannot be read: {error.strerror or error}") from error
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class _Stream:
     """One subscription of one connection."""
 
@@ -143,7 +143,7 @@ class _Stream:
     """Markets with a snapshot since the last gap."""
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class _Reader:
     path: Path
     line: int = 0

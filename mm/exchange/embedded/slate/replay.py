@@ -63,7 +63,7 @@ BATCH: Final = 500
 _EXCLUSIVE: Final = ("GAME", "MATCH", "FIGHT")
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class _Level:
     """The house's orders at one recorded price, oldest first."""
 
@@ -95,7 +95,7 @@ class _Level:
         self.counted = self.filled
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class ReplayedMarket:
     """One recorded market and the house orders that stand for its book."""
 
@@ -227,7 +227,7 @@ class ReplayedMarket:
                 self._match(side, price, now)
 
 
-@attrs.define(eq=False, kw_only=True)
+@attrs.define(eq=False, kw_only=True, repr=False)
 class Replay:
     """A `MarketSource` that plays one recording once. `run` drives it on trio; `open` and `work` without a loop."""
 

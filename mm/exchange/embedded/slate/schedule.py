@@ -81,7 +81,7 @@ def round_robin(rng: Random) -> Iterator[Pairing]:
                 yield Pairing(other, one) if at_home else Pairing(one, other)
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Schedule:
     """Hands out fixtures. Everything about them follows from the seed and their number."""
 

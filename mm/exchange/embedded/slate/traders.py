@@ -66,7 +66,7 @@ class Pace:
     is_lean: bool = False
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Crowd:
     """The traders of one market."""
 
@@ -321,7 +321,7 @@ class Crowd:
             self.floor.take(INFORMED, self.market.ticker, Side.ASK, limit, count)
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class _Informed:
     """One informed taker on its way."""
 

@@ -22,7 +22,7 @@ START = from_datetime(dt.datetime(2026, 11, 24, 22, 0, tzinfo=dt.UTC))
 STEP_S = 0.005
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False, slots=False)
 class Venue:
     """A `Driver` without a loop: `play` moves the clock and lets a source work."""
 
@@ -65,6 +65,11 @@ class Venue:
 @pytest.fixture(name="venue")
 def _venue() -> Venue:
     return Venue()
+
+
+@pytest.fixture(name="make_venue")
+def _make_venue() -> Callable[[], Venue]:
+    return Venue
 
 
 @pytest.fixture(name="open_slate")
