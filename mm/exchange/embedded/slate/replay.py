@@ -301,6 +301,11 @@ class Replay:
         return False
 
     @property
+    def duration(self) -> Micros:
+        """Wall time from the first step to the last."""
+        return Micros(self._due(self.recording.steps[-1].at) - self._begun)
+
+    @property
     def next_due(self) -> Micros | None:
         """When the next step is due; None at the end."""
         return None if self.is_at_end else self._due(self.recording.steps[self._next].at)
