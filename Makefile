@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: setup run paper test check fmt exchange lock clean
+.PHONY: setup run paper test check crash-test fmt exchange lock clean
 
 setup: $(STAMP)
 
@@ -32,6 +32,9 @@ exchange: $(STAMP)
 
 test: $(STAMP)
 	@$(BIN)/python -m pytest -q
+
+crash-test: $(STAMP)  # kill -9 in ROUNDS lives on one data folder; SEED repeats a run
+	@$(BIN)/python tests/support/crash_rounds.py --rounds $(or $(ROUNDS),30) $(if $(SEED),--seed $(SEED))
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .
