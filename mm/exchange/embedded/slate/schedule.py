@@ -13,11 +13,9 @@ from typing import Final
 import attrs
 
 from mm.exchange.embedded.slate.games import (
-    GameScript,
-    draw_game,
-    draw_strengths,
     win_probability,
 )
+from mm.exchange.embedded.slate.script import GameScript, draw_game, draw_strengths
 from mm.exchange.embedded.slate.teams import CLUBS, Club
 
 PRE_GAME_S: Final = 1500.0

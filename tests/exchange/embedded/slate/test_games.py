@@ -9,13 +9,10 @@ from mm.exchange.embedded.slate.games import (
     OVERTIME_S,
     PERIOD_S,
     GameEventKind,
-    GameScript,
     Phase,
     Situation,
     Strengths,
     Team,
-    draw_game,
-    draw_strengths,
     expected_goals,
     lead_probabilities,
     margin_probability,
@@ -26,6 +23,7 @@ from mm.exchange.embedded.slate.games import (
     total_probability,
     win_probability,
 )
+from mm.exchange.embedded.slate.script import GameScript, draw_game, draw_strengths
 
 EVEN = Strengths(3.0, 3.0)
 
