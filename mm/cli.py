@@ -86,7 +86,7 @@ def exchange(
     *,
     port: int = 0,
     seed: int | None = None,
-    speed: float = 10.0,
+    speed: float | None = None,
     games: int = 16,
     markets: int | None = None,
     replay: Path | None = None,
@@ -101,7 +101,7 @@ def exchange(
     Args:
         port: Where to listen on 127.0.0.1; 0 takes a free port.
         seed: Which games are played; without it a fresh one.
-        speed: Game clocks and traders run this much faster than life.
+        speed: Game clocks and traders run this much faster than life: 10, a recording 1, unless given.
         games: How many games.
         markets: How many markets in all, for breadth; without it two a game.
         replay: Serve the books of this recording instead of a generated slate.

@@ -29,6 +29,9 @@ EXIT_PAUSE: Micros = Micros(300_000)
 """Rest between two attempts to exit: the book and our fills must have a chance to arrive."""
 
 
+_IN_THE_BOOK = frozenset({OrderState.RESTING, OrderState.AMENDING, OrderState.CANCELLING})
+
+
 class MakerState(enum.Enum):
     """What a market is doing, for people."""
 
@@ -151,14 +154,36 @@ class MarketMaker:
         """The price that every rule sees; None while the book is not to be trusted or nothing is known."""
         if not self.book.is_synced:
             return None
-        return self.mid.live_mark(self.touch)
+        return self.mid.live_mark(self.others_touch)
+
+    @property
+    def others_touch(self) -> Touch:
+        """The best prices without our own orders: a mark held within our own quotes would follow itself."""
+        if not self.book.is_synced:
+            return Touch(None, None)
+        own: dict[tuple[Side, Price], int] = {}
+        for order in self.orders():
+            if order.state in _IN_THE_BOOK and order.time_in_force is TimeInForce.GTC:
+                own[order.side, order.price] = own.get((order.side, order.price), 0) + order.leaves
+        if not own:
+            return self.touch
+        return Touch(self._others_best(Side.BID, own), self._others_best(Side.ASK, own))
+
+    def _others_best(self, side: Side, own: dict[tuple[Side, Price], int]) -> Price | None:
+        best = self.book.best_bid if side is Side.BID else self.book.best_ask
+        if best is None or self.book.size_at(side, best) > own.get((side, best), 0):
+            return best
+        for price, count in self.book.depth(side):
+            if count > own.get((side, price), 0):
+                return price
+        return None
 
     def decide(self, now: Micros) -> Decision:
         """What to send now. Moves the rules' timers; asking twice at one moment changes nothing."""
         touch, mark, inventory, orders = self.touch, self.mark, self.inventory(), self.orders()
         self._watch_risk(inventory, mark, now)
         quotes = [o for o in orders if o.time_in_force is TimeInForce.GTC]
-        reason = self._why_not(touch, mark)
+        reason = self._why_not(mark)
         if self.flattening is not None:
             decision = self._decide_exit(inventory, touch, orders, quotes, now)
         else:
@@ -168,11 +193,11 @@ class MarketMaker:
         return decision
 
     def _watch_risk(self, inventory: InventoryState, mark: Price | None, now: Micros) -> None:
-        if mark is not None and self.gate.update(mark) and not inventory.is_flat:
-            self._start_flatten(FlattenReason.EXTREME_PRICE)
         reason = self.policy.should_flatten(inventory, mark, now)
         if reason is not None:
             self._start_flatten(reason)
+        if mark is not None and self.gate.update(mark) and not inventory.is_flat:
+            self._start_flatten(FlattenReason.EXTREME_PRICE)
 
     def _start_flatten(self, reason: FlattenReason) -> None:
         if self.flattening is not None:
@@ -182,7 +207,7 @@ class MarketMaker:
         self.policy.reset()
         self.triggers.append((reason, self.inventory().net, self.mark))
 
-    def _why_not(self, touch: Touch, mark: Price | None) -> str:
+    def _why_not(self, mark: Price | None) -> str:
         """Why this market is not quoted; empty when it may be."""
         for holds in (self.exit_holds, self.holds):
             if holds:
@@ -197,7 +222,7 @@ class MarketMaker:
             return "no price yet"
         if not self.gate.is_open:
             return "extreme price"
-        return may_quote(touch, self.parameters) or ""
+        return may_quote(self.others_touch, self.parameters) or ""
 
     def _wanted(
         self,

@@ -15,8 +15,8 @@ import trio
 
 from mm.domain.numbers import Micros
 from mm.ledger import Runner
-from mm.tasks.guardian_process import Spawn, spawn_guardian
 from mm.ledger.store import Connect, connect_sqlite
+from mm.tasks.guardian_process import Spawn, spawn_guardian
 
 T = TypeVar("T")
 

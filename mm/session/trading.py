@@ -13,7 +13,8 @@ from mm.domain.fill import Fill
 from mm.domain.numbers import CONTRACT, SECOND, Count, Micros, Money, Price, format_count, format_price
 from mm.domain.order import GroupId, MarketTicker, Order
 from mm.engine.limits import DailyLoss, PortfolioVerdict
-from mm.exchange.port import AuthError, Exchange, ExchangeError, RateLimits
+from mm.exchange.port import AuthError, Exchange, ExchangeError, Feed, RateLimits
+from mm.guard.protocol import Budget
 from mm.ledger import GroupRow, Ledger
 from mm.session.summary import ExitCode, Summary
 from mm.session.surroundings import Surroundings
@@ -26,6 +27,7 @@ from mm.tasks.discovery import Discovery
 from mm.tasks.feed import FeedHandler, run_feed
 from mm.tasks.fence import Fence
 from mm.tasks.floor import Floor
+from mm.tasks.guardian import Guardian, GuardianConfig, open_guardian
 from mm.tasks.ids import OrderIds
 from mm.tasks.monitor import Monitor
 from mm.tasks.positions import Positions
@@ -70,10 +72,16 @@ class Trading:
     fence: Fence = attrs.field(init=False)
     desk: OrderDesk = attrs.field(init=False)
     reconciler: Reconciler = attrs.field(init=False)
+    feed: Feed | None = None
     discovery: Discovery | None = None
     """Made with the feed."""
     is_new_quoting_off: str = ""
     """Why no new quotes are allowed by hand; empty when they are."""
+    is_proven_clean: bool = False
+    """The exit sweep has proven that nothing rests."""
+    guardian: Guardian | None = None
+    is_unguarded: str = ""
+    """Why there is no guardian; empty when there is one, or none is wanted."""
     realized_before: Money = Money(0)
     markets_seen: set[MarketTicker] = attrs.field(factory=set)
     _fence_wanted: trio.Event = attrs.field(factory=trio.Event)
@@ -122,7 +130,7 @@ class Trading:
 
         Raises what ended it: an `MMError`, or whatever a task raised; the sweep has been done by then.
         """
-        async with self._no_orders_left():
+        async with self._guarded(), self._no_orders_left():
             with scope:
                 await self._recover()
                 await self._trade(on_trading)
@@ -167,6 +175,8 @@ class Trading:
             nursery.start_soon(self.writes.run)
             nursery.start_soon(self._pull_when_blind)
             nursery.start_soon(self._release_brake)
+            if self.guardian is not None:
+                nursery.start_soon(self.guardian.run)
             await nursery.start(self.reconciler.book_fills, receive)
             await nursery.start(self.reconciler.run)
             self.realized_before = self.floor.positions.realized()
@@ -184,7 +194,7 @@ class Trading:
                 on_problem=self._problem,
                 on_settlement_due=lambda: self.reconciler.settlement_wanted.set(),
             )
-            self.discovery = discovery
+            self.discovery, self.feed = discovery, feed
             await discovery.check_series()
             handler = FeedHandler(
                 floor=self.floor,
@@ -217,7 +227,7 @@ class Trading:
             ids=self.ids,
             clock=self.clock,
             quote_ttl=Micros(self.settings["QUOTE_TTL_SEC"] * SECOND),
-            why_stopped=lambda: self.is_new_quoting_off,
+            why_stopped=lambda: self.is_unguarded or self.is_new_quoting_off,
             is_fencing=lambda: self.floor.is_fencing,
             on_trouble=self._trouble,
             on_group_closed=self._fenced,
@@ -234,6 +244,56 @@ class Trading:
             on_portfolio=self._portfolio,
         )
 
+    # --- the guardian ---
+
+    @asynccontextmanager
+    async def _guarded(self) -> AsyncGenerator[None, None]:
+        """A second process that pulls our orders should this one die or freeze; dismissed once nothing rests."""
+        spawn = self.surroundings.spawn_guardian
+        if spawn is None or self.venue.is_paper:
+            yield
+            return
+        access, webhook = self.venue.access, self.settings["DISCORD_WEBHOOK_URL"]
+        write = self.limits.write
+        config = GuardianConfig(
+            rest_url=access.rest_url,
+            key_id=access.key_id,
+            pem=access.pem,
+            prefix=self.ids.session_prefix,
+            log_path=self.settings.data_dir / "logs" / f"guardian-{self.ids.session}.log",
+            budget=Budget(refill_per_s=write.refill_per_s, capacity=write.capacity),
+            webhook_url=webhook or None,
+            keep_fds=(self.venue.child.hold_fd,) if self.venue.child is not None else (),
+        )
+        async with open_guardian(
+            config,
+            clock=self.clock,
+            spawn=spawn,
+            on_lost=self._guardian_lost,
+            on_back=self._guardian_back,
+            on_frozen=self._frozen,
+        ) as guardian:
+            self.fence.acknowledge = guardian.acknowledge
+            self.guardian = guardian
+            try:
+                yield
+            finally:
+                if self.is_proven_clean:
+                    await guardian.goodbye()
+
+    def _guardian_lost(self, why: str) -> None:
+        self.is_unguarded = f"no guardian: {why}"
+        self.alerts.error("guardian", f"the guardian is gone ({why}): no new quotes until it is back")
+        self.floor.wake_all()
+
+    def _guardian_back(self) -> None:
+        self.is_unguarded = ""
+        self.floor.wake_all()
+
+    def _frozen(self, gap_s: float) -> None:
+        """This process stood still for longer than the guardian waits: our groups have been triggered."""
+        self._feed_down(f"this process stood still for {gap_s:.1f} s")
+
     # --- off the book at once ---
 
     def _feed_down(self, why: str) -> None:
@@ -249,8 +309,7 @@ class Trading:
             await self._trigger_all(self._fence_reason)
             # What could not be fenced is cancelled one by one by the quoters, which look again now.
             self.floor.is_fencing = False
-            for quoter in self.floor.quoters.values():
-                quoter.wake()
+            self.floor.wake_all()
             self.alerts.error("feed", f"quotes pulled, {self._fence_reason}")
 
     async def _trigger_all(self, reason: str) -> None:
@@ -295,16 +354,25 @@ class Trading:
             yield
         finally:
             sweeper = self._sweeper()
+            report = SweepReport(
+                is_proven=False,
+                cancelled=0,
+                remaining=(),
+                seconds=EXIT_DEADLINE_S,
+                problem=f"the groups could not be triggered within {EXIT_DEADLINE_S:g} s",
+            )
             with trio.move_on_after(EXIT_DEADLINE_S, shield=True):
                 await self._trigger_all("leaving")
                 sweeper.note_write()
                 report = await sweeper.sweep(EXIT_DEADLINE_S - 1.0)
-                self._swept(report)
-                if report.is_proven:
+            self._swept(report)
+            if report.is_proven:
+                with trio.move_on_after(FINAL_CHECK_S, shield=True):
                     await self._final_books()
 
     def _swept(self, report: SweepReport) -> None:
         child_died = self.venue.child is not None and not self.venue.child.is_alive
+        self.is_proven_clean = report.is_proven or child_died
         self.summary.orders_cancelled += report.cancelled
         if report.is_proven:
             self.summary.orders_resting_at_exit = 0
@@ -323,18 +391,17 @@ class Trading:
     async def _final_books(self) -> None:
         """The last fills and the last comparison, so that the summary tells what the exchange would."""
         reconciler = self.reconciler
-        with trio.move_on_after(FINAL_CHECK_S):
-            while True:
-                try:
-                    await reconciler.pass_fills()
-                    await reconciler.read_settlements()
-                    if await reconciler.compare_positions():
-                        return
-                except ExchangeError as exc:
-                    log.warning("final comparison failed", error=str(exc))
-                    if isinstance(exc, AuthError):
-                        return
-                await trio.sleep(0.3)
+        while True:
+            try:
+                await reconciler.pass_fills()
+                await reconciler.read_settlements()
+                if await reconciler.compare_positions():
+                    return
+            except ExchangeError as exc:
+                log.warning("final comparison failed", error=str(exc))
+                if isinstance(exc, AuthError):
+                    return
+            await trio.sleep(0.3)
 
     def finish(self) -> None:
         """Fill the summary with this run's figures."""

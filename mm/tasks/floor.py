@@ -128,6 +128,11 @@ class Floor:
             if quoter.look().has_work:
                 quoter.wake()
 
+    def wake_all(self) -> None:
+        """Every quoter looks again."""
+        for quoter in self.quoters.values():
+            quoter.wake()
+
     def hold_all(self, cause: str, why: str) -> None:
         """No quotes anywhere until `lift_all`; what rests is pulled."""
         for ticker, maker in self.makers.items():

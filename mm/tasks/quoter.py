@@ -19,10 +19,11 @@ from mm.engine.diff import SidePlan
 from mm.engine.exits import ExitOrder
 from mm.engine.quoter import Decision, MarketMaker
 from mm.exchange import endpoints
-from mm.exchange.port import ExchangeError, ExchangeRejected
+from mm.exchange.port import AuthError, ExchangeError, ExchangeRejected
 from mm.tasks.budget import Ticket, Urgency, WriteBudget
 from mm.tasks.desk import OrderDesk, Outcome, Verdict
 from mm.tasks.fence import Fence
+from mm.tasks.guardian import GuardianGone
 from mm.tasks.ids import OrderIds
 from mm.tasks.resolve import Resolver
 
@@ -32,6 +33,7 @@ PAUSE_PROBE_S: Final = 15.0
 """A paused market is probed this slowly, never hammered."""
 REFUSED_REST_S: Final = 5.0
 """After a refusal that will not cure itself within a cooldown (balance, unknown reason)."""
+GUARDIAN_REST_S: Final = 1.0
 BACKOFF_S: Final = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
 
 
@@ -62,6 +64,9 @@ class _SideWork:
     ticket: Ticket | None = None
     waiting: trio.CancelScope | None = None
     is_busy: bool = False
+    is_renewal: bool = False
+    rest_until: Micros = Micros(0)
+    """A write was refused: the next one, however urgent, waits until then."""
 
 
 @attrs.define(eq=False)
@@ -76,6 +81,8 @@ class Quoter:
     )
     _exiting: bool = False
     _failures: int = 0
+    _wakes_at: Micros | None = None
+    """When it looks again by itself; None when only a wake will do."""
     _holds_until: dict[str, Micros] = attrs.field(factory=dict)
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
 
@@ -87,6 +94,11 @@ class Quoter:
     def wake(self) -> None:
         """Something changed: look again."""
         self._wake.set()
+
+    def would_oversleep(self, decision: Decision) -> bool:
+        """Whether something of `decision` comes due before this task looks again by itself."""
+        due = decision.wake_at
+        return due is not None and (self._wakes_at is None or due < self._wakes_at)
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Quote until cancelled. Orders left behind by a cancellation are the sweep's (or the next quoter's).
@@ -121,13 +133,13 @@ class Quoter:
     async def _rest(self, decision: Decision) -> None:
         """Sleep until woken, or until time alone changes something."""
         now = self.tools.clock()
-        moments = [
-            m for m in (decision.wake_at, self._next_renewal(), *self._holds_until.values()) if m is not None
-        ]
-        if not moments:
+        rests = [work.rest_until for work in self._sides.values() if work.rest_until > now]
+        candidates = (decision.wake_at, self._next_renewal(), *self._holds_until.values(), *rests)
+        self._wakes_at = min((m for m in candidates if m is not None), default=None)
+        if self._wakes_at is None:
             await self._wake.wait()
             return
-        with trio.move_on_after(max(0.001, (min(moments) - now) / SECOND)):
+        with trio.move_on_after(max(0.001, (self._wakes_at - now) / SECOND)):
             await self._wake.wait()
 
     # --- starting writes ---
@@ -135,15 +147,18 @@ class Quoter:
     def _start_work(self, nursery: trio.Nursery, decision: Decision) -> None:
         if self.tools.is_fencing():
             return  # the end of it wakes us
+        now = self.tools.clock()
         for side, work in self._sides.items():
             plan = decision.plan(side)
             if work.is_busy:
                 self._revise(work, plan)
+            elif work.rest_until > now:
+                continue
             elif plan.commands:
-                work.is_busy = True
+                work.is_busy, work.is_renewal = True, False
                 nursery.start_soon(self._work_side, side, work, self._ticket(plan))
             elif (order := self._to_renew(side)) is not None:
-                work.is_busy = True
+                work.is_busy, work.is_renewal = True, True
                 nursery.start_soon(self._renew, order, work)
         if decision.exit is not None and not self._exiting:
             self._exiting = True
@@ -155,7 +170,7 @@ class Quoter:
         if ticket is None or ticket.granted.is_set():
             return
         if not plan.commands:
-            if work.waiting is not None:
+            if work.waiting is not None and not work.is_renewal:
                 work.waiting.cancel(reason="superseded before it was sent")
             return
         fresh = self._ticket(plan)
@@ -236,8 +251,12 @@ class Quoter:
             self.maker.plan_sent(side, plan, now)
             for command in plan.commands:
                 await self._execute(command)
+        except AuthError:
+            raise
         except ExchangeError as exc:
             self._back_off("order group", exc)
+        except GuardianGone as exc:
+            self._hold("guardian", str(exc), GUARDIAN_REST_S)
         finally:
             work.ticket = work.waiting = None
             work.is_busy = False
@@ -362,7 +381,8 @@ class Quoter:
 
     def _next_renewal(self) -> Micros | None:
         half = self.tools.quote_ttl // 2
-        free = [side for side, work in self._sides.items() if not work.is_busy]
+        now = self.tools.clock()
+        free = [side for side, work in self._sides.items() if not work.is_busy and work.rest_until <= now]
         found = [
             Micros(order.expires_at - half + 1)
             for order in self.tools.desk.of_market(self.ticker)

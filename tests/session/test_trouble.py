@@ -53,9 +53,12 @@ async def test_a_skipped_sequence_number_is_a_resync_not_a_restart(rig: Rig) -> 
     async def script(trading: Trading) -> None:
         await eventually(lambda: is_quoting(trading), "quoting")
         await rig.control("skip_seq", channel="orderbook_delta", by=3)
-        await eventually(lambda: any(not b.is_synced for b in trading.floor.books.values()), "gap seen", 10.0)
+        assert trading.feed is not None
+        feed = trading.feed
+        await eventually(lambda: feed.statistics().gaps > 0, "gap seen", 10.0)
         await eventually(lambda: all(b.is_synced for b in trading.floor.books.values()), "books back", 10.0)
         await eventually(lambda: is_quoting(trading), "quoting again", 10.0)
+        assert feed.statistics().connects == 1
 
     summary = await rig.run_bot(script=script)
 

@@ -181,20 +181,21 @@ class Rest:
         name = f"{method} {template}"
         path = self.options.rest.path + fill_template(template, ids)
         headers = signed_headers(self.signer, self.clock(), method, path)
+        headers += [("Host", self.options.rest.netloc), ("Accept", "application/json")]
         content = b""
         if body is not None:
             content = orjson.dumps(body)
-            headers += [("Content-Type", "application/json"), ("Content-Length", str(len(content)))]
+            headers.append(("Content-Type", "application/json"))
+        if method != "GET":
+            headers.append(("Content-Length", str(len(content))))
         query = {key: value for key, value in (params or {}).items() if value is not None}
-        request = self.http.build_request(
+        request = httpx.Request(
             method,
             f"{self.options.rest.scheme}://{self.options.rest.netloc}{path}",
             params=query or None,
             headers=headers,
-            content=_Body(content),
+            stream=_Body(content),
         )
-        # Without a body there is neither a length nor a chunked encoding to announce.
-        request.headers.pop("Transfer-Encoding", None)
         lost = OutcomeUnknown if is_write else ExchangeUnavailable
         try:
             with trio.fail_after(self.options.request_deadline_s):
