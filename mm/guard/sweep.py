@@ -145,7 +145,7 @@ class Sweep:
 
     def _start_triggers(self) -> None:
         waiting: queue.SimpleQueue[tuple[str, int]] = queue.SimpleQueue()
-        for item in self.groups.items():
+        for item in reversed(self.groups.items()):  # the newest first: those of the present epoch
             waiting.put(item)
         for _ in range(min(_WORKERS, len(self.groups))):
             thread = threading.Thread(target=self._trigger_some, args=(waiting,), daemon=True)

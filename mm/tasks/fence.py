@@ -37,6 +37,10 @@ async def _nobody_to_tell(group_id: GroupId, exchange_index: int) -> None:
     return
 
 
+def _nothing_to_forget(group_id: GroupId) -> None:
+    return
+
+
 @attrs.define(eq=False)
 class Fence:
     """The present epoch's groups. An object without tasks, usable in every cleanup."""
@@ -48,6 +52,8 @@ class Fence:
     """Contracts that may fill in 15 s before the venue pulls everything: the global limit, so that normal fills never do."""
     acknowledge: Callable[[GroupId, int], Awaitable[None]] = _nobody_to_tell
     """Tells the guardian and returns when it knows."""
+    forget: Callable[[GroupId], None] = _nothing_to_forget
+    """Tells the guardian that a group is triggered, so that at our death it loses no time on it."""
     epoch: int = 1
     groups: dict[int, GroupId] = attrs.field(factory=dict)
     """exchange_index -> the present epoch's group."""
@@ -84,6 +90,7 @@ class Fence:
         if group_id in self.triggered:
             return
         self.triggered.add(group_id)
+        self.forget(group_id)
         self.recorder.record_group_triggered(group_id)
 
     async def trigger_all(self, reason: str, *, attempts: int = 3) -> list[GroupId]:

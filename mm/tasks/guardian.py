@@ -132,7 +132,7 @@ class Guardian:
         """
         self._groups[group_id] = exchange_index
         with trio.move_on_after(self.config.acknowledge_s):
-            while True:
+            while not self._is_closing:
                 changed, link = self._changed, self._on_duty
                 if link is None:
                     await changed.wait()
@@ -143,7 +143,9 @@ class Guardian:
                 if known.is_set() and link is self._on_duty:
                     self._was_used = True
                     return
-        raise GuardianGone(f"no guardian took order group {group_id} within {self.config.acknowledge_s:g} s")
+        raise GuardianGone(
+            f"no guardian took order group {group_id} in time ({self.config.acknowledge_s:g} s)"
+        )
 
     def forget(self, group_id: GroupId) -> None:
         """The group was triggered or deleted, proven: it need not be guarded any longer."""
@@ -220,7 +222,10 @@ class Guardian:
             nursery.cancel_scope.cancel(reason="the guardian has ended")
         self._links.remove(link)
         if link is self._on_duty:
-            self._lose(link.reason)
+            if link.acting_after_s is None:
+                self._lose(link.reason)
+            else:
+                self._froze(link.acting_after_s)
 
     async def _watch(self, link: GuardianLink) -> None:
         while link.acting_after_s is None:

@@ -111,7 +111,7 @@ async def spawn_guardian(command: GuardianCommand) -> GuardianProcess:
 def _start(command: GuardianCommand) -> "subprocess.Popen[bytes]":
     package_parent = str(Path(mm.__file__).resolve().parent.parent)
     environment = {name: os.environ[name] for name in _HANDED_ON if name in os.environ}
-    environment["PYTHONPATH"] = package_parent
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [package_parent, os.environ.get("PYTHONPATH")]))
     environment["MALLOC_ARENA_MAX"] = "2"  # its threads need no heaps of their own
     arguments = [sys.executable, "-P", "-m", "mm.guard"]
     log = subprocess.DEVNULL

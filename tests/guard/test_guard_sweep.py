@@ -362,3 +362,11 @@ def test_a_bot_that_takes_over_calls_it_off() -> None:
     work = Sweep(HELLO, {}, lambda: exchange, pause, lambda text: None)
     with pytest.raises(Relieved):
         work.run()
+
+
+def test_the_newest_groups_are_triggered_first() -> None:
+    """Those of earlier epochs are most likely empty."""
+    exchange = Exchange()
+    sweep(exchange, {f"g{number}": 0 for number in range(40)})
+    firsts = [call for call in exchange.calls if call.startswith("trigger")][:4]
+    assert set(firsts) <= {f"trigger g{number} 0" for number in range(28, 40)}
