@@ -361,11 +361,15 @@ class Trading:
                 seconds=EXIT_DEADLINE_S,
                 problem=f"the groups could not be triggered within {EXIT_DEADLINE_S:g} s",
             )
-            with trio.move_on_after(EXIT_DEADLINE_S, shield=True):
-                await self._trigger_all("leaving")
-                sweeper.note_write()
-                report = await sweeper.sweep(EXIT_DEADLINE_S - 1.0)
-            self._swept(report)
+            # From here on books that cannot be written must not keep us from taking orders off.
+            self.ledger.begin_shutdown()
+            try:
+                with trio.move_on_after(EXIT_DEADLINE_S, shield=True):
+                    await self._trigger_all("leaving")
+                    sweeper.note_write()
+                    report = await sweeper.sweep(EXIT_DEADLINE_S - 1.0)
+            finally:
+                self._swept(report)
             if report.is_proven:
                 with trio.move_on_after(FINAL_CHECK_S, shield=True):
                     await self._final_books()
