@@ -105,6 +105,10 @@ TRANSITIONS: Final[dict[tuple[OrderState, OrderEvent], OrderState]] = {
     (_S.RESTING, _E.AMEND_SENT): _S.AMENDING,
     (_S.RESTING, _E.CANCEL_SENT): _S.CANCELLING,
     (_S.RESTING, _E.SEEN_RESTING): _S.RESTING,
+    (
+        _S.RESTING,
+        _E.ACCEPTED,
+    ): _S.RESTING,  # a report had ended the doubt before the answer to the second send came
     (_S.RESTING, _E.GONE): _S.DONE,
     (_S.AMENDING, _E.ACCEPTED): _S.RESTING,
     (_S.AMENDING, _E.WRITE_REFUSED): _S.RESTING,

@@ -129,6 +129,10 @@ class MarketMaker:
         self.exit_attempt += 1
         self.next_exit_at = Micros(now + EXIT_PAUSE)
 
+    def exit_refused(self) -> None:
+        """That exit order never met the book: the next one reaches no deeper for it."""
+        self.exit_attempt -= 1
+
     def plan_sent(self, side: Side, plan: SidePlan, now: Micros) -> None:
         """A side's plan has been handed to the desk."""
         self.timers[side].record(plan, now)

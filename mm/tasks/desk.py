@@ -213,6 +213,11 @@ class OrderDesk:
             self._learn_id(order, report.order_id)
         order.reported_filled = max(order.reported_filled, report.filled, key=int)
         if report.status is OrderStatus.RESTING:
+            if order.state is OrderState.UNKNOWN:
+                # What the lost write has made of it is told here, and its next loss is a matter of its own time.
+                order.price, order.count = report.price, Count(report.filled + report.remaining)
+                order.expires_at = report.expires_at or order.expires_at
+                order.unknown_since = None
             if order.state is not OrderState.DONE:
                 order.apply(OrderEvent.SEEN_RESTING)
                 self.on_change(order.ticker)

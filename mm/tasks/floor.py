@@ -15,7 +15,7 @@ from mm.domain.fill import Fill
 from mm.domain.inventory import InventoryState
 from mm.domain.market import Market
 from mm.domain.numbers import Count, Micros, Money, Price
-from mm.domain.order import MarketTicker, Order, Side
+from mm.domain.order import MarketTicker, Order, OrderState, Side
 from mm.engine.limits import GlobalInventory, MarketExposure
 from mm.engine.parameters import StrategyParameters
 from mm.engine.quoter import MarketMaker
@@ -116,7 +116,7 @@ class Floor:
         return True
 
     def decide_dirty(self, now: Micros) -> None:
-        """One decision for every marked market; wakes the quoters that have something to send."""
+        """One decision for every marked market; wakes the quoters that have something to send, now or soon."""
         if not self.dirty:
             return
         marked, self.dirty = self.dirty, {}
@@ -125,7 +125,8 @@ class Floor:
             if quoter is None:
                 continue
             self.decisions += 1
-            if quoter.look().has_work:
+            decision = quoter.look()
+            if decision.has_work or quoter.would_oversleep(decision):
                 quoter.wake()
 
     def wake_all(self) -> None:
@@ -162,8 +163,14 @@ class Floor:
             self.gross.remove(ticker)
 
     def market_room(self, ticker: MarketTicker, side: Side) -> Count:
-        """What the gross limit leaves for a quote of this side, its own present order not counted."""
-        return self.gross.room(ticker, side, self.positions.net(ticker))
+        """What the gross limit leaves for a quote of this side, its own present order not counted.
+
+        What ended by report with its fills still to come counts: it will move the position.
+        """
+        unbooked = sum(
+            o.unbooked for o in self.orders(ticker) if o.side is side and o.state is OrderState.DONE
+        )
+        return self.gross.room(ticker, side, self.positions.net(ticker), Count(unbooked))
 
     # --- money ---
 

@@ -66,7 +66,9 @@ class _SideWork:
     is_busy: bool = False
     is_renewal: bool = False
     rest_until: Micros = Micros(0)
-    """A write was refused: the next one, however urgent, waits until then."""
+    """A cancel was refused: the next write, however urgent, waits until then."""
+    failures: int = 0
+    """Cancels refused in a row."""
 
 
 @attrs.define(eq=False)
@@ -395,7 +397,7 @@ class Quoter:
     async def _settle(self, order: Order, outcome: Outcome, what: str) -> None:
         """React to a write's outcome. The side stays busy until an unknown one is resolved."""
         if outcome.verdict is Verdict.DONE:
-            self._failures = 0
+            self._failures = self._sides[order.side].failures = 0
             return
         if outcome.verdict in (Verdict.UNKNOWN, Verdict.CHECK):
             if outcome.verdict is Verdict.UNKNOWN and outcome.error is not None:
@@ -404,6 +406,13 @@ class Quoter:
             return
         exc = outcome.error
         assert exc is not None
+        if what == "exit":
+            self.maker.exit_refused()
+        elif what == "cancel" and outcome.verdict is not Verdict.THROTTLED:
+            # Holds do not stop a quote that must go: without a rest of its own the side would try for ever, hot.
+            work = self._sides[order.side]
+            work.rest_until = Micros(self.tools.clock() + round(_backoff_s(work.failures) * SECOND))
+            work.failures += 1
         if outcome.verdict is Verdict.PAUSED:
             self._hold("paused", f"paused: {exc.code or exc}", PAUSE_PROBE_S, exits_too=True)
         elif outcome.verdict is Verdict.THROTTLED:
@@ -421,15 +430,18 @@ class Quoter:
             return
         self.tools.on_trouble(self.ticker, what, exc)
         log.warning("write refused", market=self.ticker, write=what, error=str(exc))
-        self._hold("refused", f"{what} refused: {exc.code or exc}", self._next_backoff(REFUSED_REST_S))
+        least = 0.0 if what == "exit" else REFUSED_REST_S
+        why = f"{what} refused: {exc.code or exc}"
+        self._hold("refused", why, self._next_backoff(least), exits_too=what == "exit")
 
     def _back_off(self, what: str, exc: ExchangeError) -> None:
         self.tools.on_trouble(self.ticker, what, exc)
         log.warning("venue unavailable", market=self.ticker, write=what, error=str(exc))
-        self._hold("unavailable", f"{what} failed: {exc}", self._next_backoff(0.0))
+        why = f"{what} failed: {exc}"
+        self._hold("unavailable", why, self._next_backoff(0.0), exits_too=what == "exit")
 
     def _next_backoff(self, least: float) -> float:
-        seconds = BACKOFF_S[min(self._failures, len(BACKOFF_S) - 1)]
+        seconds = _backoff_s(self._failures)
         self._failures += 1
         return max(least, seconds)
 
@@ -438,6 +450,10 @@ class Quoter:
         if exits_too:
             self.maker.exit_holds[cause] = why
         self._holds_until[cause] = Micros(self.tools.clock() + round(seconds * SECOND))
+
+
+def _backoff_s(failures: int) -> float:
+    return BACKOFF_S[min(failures, len(BACKOFF_S) - 1)]
 
 
 def is_post_only_cross(exc: ExchangeError) -> bool:

@@ -249,6 +249,8 @@ class Reconciler:
             return  # foreign: never touched
         assert self.floor.desk is not None
         known = self.floor.desk.find(report.order_id, report.client_order_id)
+        if known is not None and known.state is OrderState.UNKNOWN:
+            return  # a listing lags: what the lost write did is the resolver's to find out
         if known is not None and known.state is not OrderState.DONE:
             self.floor.desk.on_report(report)
             return

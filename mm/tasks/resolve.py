@@ -12,7 +12,7 @@ import attrs
 import structlog
 import trio
 
-from mm.domain.numbers import SECOND, Count, Micros
+from mm.domain.numbers import SECOND, Micros
 from mm.domain.order import ClientOrderId, MarketTicker, Order, OrderEvent, OrderState
 from mm.exchange import endpoints
 from mm.exchange.port import (
@@ -152,9 +152,6 @@ class Resolver:
             return
         if not current:
             return  # "resting" may be what it was before the write
-        order.price = report.price
-        order.count = Count(report.filled + report.remaining)
-        order.expires_at = report.expires_at or order.expires_at
         self.desk.on_report(report)
 
     async def _is_current(self, moment: Micros) -> bool:
