@@ -1,0 +1,108 @@
+"""Lives of the bot: which tasks belong to one, how it is killed to the step, and the trace of everything that runs.
+
+A crash freezes: from the next step on not one more instruction of the life runs, shielded cleanup included. At the
+end of the world the frozen tasks are torn down by an exception at every step, when nobody looks any more.
+"""
+
+import hashlib
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import Any, final
+
+import attrs
+import structlog
+import trio
+from trio._core._traps import WaitTaskRescheduled
+
+from mm.simulation.streams import MemoryStream
+
+LIFE: "ContextVar[Life | None]" = ContextVar("life", default=None)
+"""Set in the tasks of a bot's life; server and world tasks have none."""
+
+
+class Killed(BaseException):
+    """Unwinds the tasks of a dead life once the world is over."""
+
+
+@attrs.define(eq=False)
+class Life:
+    """One run of the bot, from its start to its end or its crash."""
+
+    number: int
+    is_dead: bool = False
+    streams: list[MemoryStream] = attrs.field(factory=list)
+    parked: list[trio.lowlevel.Task] = attrs.field(factory=list)
+    steps: int = 0
+
+    def crash(self, *, reset: bool) -> None:
+        """Kill it now; call from a task that is not of this life."""
+        self.is_dead = True
+        for stream in self.streams:
+            stream.abort(reset=reset)
+
+
+@final
+@attrs.define(eq=False)
+class Recorder(trio.abc.Instrument):
+    """Freezes dead lives, and hashes (task, virtual time) of every step and every byte on the wire."""
+
+    digest: Any = attrs.field(factory=hashlib.sha256)
+    steps: int = 0
+    wire_bytes: int = 0
+    is_over: bool = False
+    write: Callable[[str], None] | None = None
+    """Gets the trace as text; None keeps only its hash."""
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        """Before every step of every task."""
+        life = task.context.get(LIFE)
+        if life is not None and life.is_dead:
+            self._stop(task, life)
+            return
+        self.steps += 1
+        if life is not None:
+            life.steps += 1
+        self.note(f"{trio.current_time():.6f} {task.name}")
+
+    def note(self, line: str) -> None:
+        """Enter a line into the trace."""
+        self.digest.update(line.encode())
+        if self.write is not None:
+            self.write(line)
+
+    def log(self, logger: object, name: str, event: Any) -> Any:
+        """A structlog processor: what the bot logs goes into the text of the trace, not into its hash."""
+        del logger
+        if self.write is not None:
+            fields = " ".join(f"{key}={value}" for key, value in event.items() if key != "event")
+            self.write(f"{trio.current_time():.6f} LOG {name} {event.get('event')} {fields}")
+        raise structlog.DropEvent
+
+    def on_bytes(self, name: str, data: bytes) -> None:
+        """Bytes were sent."""
+        self.wire_bytes += len(data)
+        self.digest.update(name.encode())
+        self.digest.update(data)
+        if self.write is not None:
+            self.write(f"{trio.current_time():.6f} {name} {data!r}")
+
+    def release(self, life: Life) -> None:
+        """The verdict is in: unwind what was frozen."""
+        parked, life.parked = life.parked, []
+        for task in parked:
+            trio.lowlevel.reschedule(task)
+
+    def _stop(self, task: trio.lowlevel.Task, life: Life) -> None:
+        if self.is_over:
+            nurseries = task.child_nurseries
+            if nurseries and nurseries[-1]._closed:
+                return  # its children are gone; an exception here would leave the nursery on trio's books
+            task._next_send_fn, task._next_send = task.coro.throw, Killed()
+            return
+        life.parked.append(task)
+        task._next_send_fn, task._next_send = _park, None
+
+
+def _park(_: object) -> WaitTaskRescheduled:
+    """What a step of a dead task does instead: wait for ever, deaf to cancellation."""
+    return WaitTaskRescheduled(lambda raise_cancel: trio.lowlevel.Abort.FAILED)

@@ -1,0 +1,421 @@
+"""One seed's world: exchange, network and disk at one end, the real session at the other, everything in one `trio.run`."""
+
+import shutil
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from random import Random
+from typing import Any, Final
+
+import attrs
+import trio
+import trio.testing
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from mm.domain.errors import ConfigError
+from mm.domain.numbers import CONTRACT, Count, Micros, Money
+from mm.domain.order import ClientOrderId, Side
+from mm.exchange.embedded.core.ids import UuidSource
+from mm.exchange.embedded.core.model import OrderRequest
+from mm.exchange.embedded.server.server import ExchangeServer, open_exchange_server
+from mm.exchange.embedded.slate.generated import GeneratedSlate, SlateSize
+from mm.session.run import RunOptions, run_session
+from mm.session.summary import ExitCode, Summary
+from mm.session.surroundings import Surroundings
+from mm.session.trading import Trading
+from mm.settings import Settings, load_settings
+from mm.simulation.determinism import pinned
+from mm.simulation.disk import Disk
+from mm.simulation.hunter import Hunter
+from mm.simulation.invariants import FOREIGN, Violation, Watch
+from mm.simulation.lives import LIFE, Life, Recorder
+from mm.simulation.network import Network, http_transport
+from mm.simulation.plan import Crash, Plan
+from mm.simulation.streams import MemoryStream
+from mm.simulation.trouble import BotClock, Trouble
+
+BALANCE: Final = Money(10_000_000_000)
+USER: Final = "00000000-0000-4000-8000-000000000001"
+KEY_ID: Final = "00000000-0000-4000-8000-00000000000b"
+HEAL_S: Final = 30.0
+"""When the trouble is over everything is in order again within this."""
+BOOK_S: Final = 3.0
+"""When nobody but the bot trades any more, its books are the exchange's within this."""
+RESTART_S: Final = 1.0
+"""After a bot that ended by itself its operator starts it again."""
+LAST_S: Final = 400.0
+"""No world lives longer; one that does has stuck."""
+EXPECTED_ENDS: Final = (
+    "LedgerError",
+    "ExchangeError",
+    "ExchangeUnavailable",
+    "RateLimited",
+    "daily loss limit",
+)
+"""What may end a bot by itself in a world with faults; anything else is a bug."""
+
+
+@attrs.frozen(kw_only=True)
+class Result:
+    """What a seed came to."""
+
+    seed: int
+    is_full: bool
+    hash: str
+    violations: tuple[Violation, ...]
+    simulated_s: float
+    wall_s: float
+    steps: int
+    events: int
+    orders: int
+    fills: int
+    crashes: int
+    faults: dict[str, int]
+    transitions: dict[str, int]
+
+
+@attrs.define(eq=False, kw_only=True)
+class World:
+    """Builds and plays one plan."""
+
+    plan: Plan
+    recorder: Recorder
+    folder: Path
+    network: Network = attrs.field(init=False)
+    disk: Disk = attrs.field(init=False)
+    clock: BotClock = attrs.field(init=False)
+    watch: Watch = attrs.field(init=False)
+    settings: Settings = attrs.field(init=False)
+    server: ExchangeServer = attrs.field(init=False)
+    slate: GeneratedSlate = attrs.field(init=False)
+    lives: list[Life] = attrs.field(factory=list)
+    crashes: int = 0
+    faults: Counter[str] = attrs.field(factory=Counter)
+    _trading: Trading | None = None
+    _summary: Summary | None = None
+    _ended: trio.Event = attrs.field(factory=trio.Event)
+
+    def chance(self, purpose: str) -> Random:
+        """The seed's random stream of one purpose."""
+        return Random(f"{self.plan.seed}/{purpose}")  # noqa: S311 - repeatable on purpose
+
+    # --- building ---
+
+    def build(self) -> None:
+        """Everything but tasks."""
+        plan = self.plan
+        self.clock = BotClock(plan.started_at)
+        self.network = Network(
+            random=self.chance("network"),
+            on_bytes=self.recorder.on_bytes,
+            latency_s=plan.latency_s,
+            jitter_s=plan.jitter_s,
+        )
+        self.disk = Disk(self.chance("disk"))
+        key = Ed25519PrivateKey.from_private_bytes(self.chance("key").randbytes(32))
+        pem = key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        self.settings = _settings(plan, pem.decode())
+        self.watch = Watch(
+            user_id=USER, prefix=f"{self.settings['BOT_NAME']}-", parameters=self.settings.strategy
+        )
+        slate = GeneratedSlate(
+            seed=plan.seed, speed=plan.speed, size=SlateSize(games=plan.games), most_events=plan.most_events
+        )
+        self.slate = slate
+        self.server = open_exchange_server(
+            clock=self._exchange_clock,
+            random=self.chance("faults"),
+            ids=UuidSource(self.chance("ids").getrandbits(80)),
+            tier=plan.tier,
+            games=slate,
+            observer=self.watch.observe,
+        )
+        self.watch.attach(self.server)
+        self.server.add_key(KEY_ID, USER, key.public_key())
+
+    def _exchange_clock(self) -> Micros:
+        return Micros(self.clock.exchange())
+
+    def _bot_clock(self) -> Micros:
+        return Micros(self.clock.bot())
+
+    # --- playing ---
+
+    async def play(self) -> None:
+        """The whole world, from opening to verdict."""
+        try:
+            with trio.fail_after(LAST_S):
+                async with trio.open_nursery() as nursery:
+                    await self._play(nursery)
+        except trio.TooSlowError:
+            self.watch.fail("stuck", f"not over after {LAST_S:g} s")
+
+    async def _play(self, nursery: trio.Nursery) -> None:
+        traffic = await self._open(nursery)
+        trouble = Trouble(server=self.server, network=self.network, disk=self.disk, clock=self.clock)
+        self.faults = trouble.counts
+        nursery.start_soon(trouble.run, self.plan.faults, self.recorder.note)
+        nursery.start_soon(self._look_inside)
+        await self._lives_with_trouble(nursery)
+        await self._heal(nursery)
+        traffic.cancel(reason="calm")
+        await self._compare_books()
+        await self._stop_bot()
+        self._verdict()
+        self.recorder.is_over = True
+        for life in self.lives:
+            self.recorder.release(life)
+        nursery.cancel_scope.cancel(reason="the world is over")
+
+    async def _open(self, nursery: trio.Nursery) -> trio.CancelScope:
+        """The exchange with its traders; returns the scope that they live in."""
+        traffic = await nursery.start(self._traffic)
+        nursery.start_soon(self.server.driver.run_timers)
+        nursery.start_soon(self._accept)
+        shards = sorted({s.exchange_index for s in self.server.core.markets().values()})
+        self.server.add_account(USER, {shard: Money(BALANCE // len(shards)) for shard in shards})
+        self._place_foreign()
+        assert isinstance(traffic, trio.CancelScope)
+        return traffic
+
+    async def _traffic(self, task_status: trio.TaskStatus[trio.CancelScope]) -> None:
+        hunter = Hunter(
+            server=self.server,
+            watch=self.watch,
+            clock=self.clock,
+            random=self.chance("hunter"),
+            every_s=self.plan.hunter_s,
+        )
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as nursery:
+                await nursery.start(self.slate.run, self.server.driver)
+                nursery.start_soon(hunter.run)
+                task_status.started(scope)
+
+    async def _accept(self) -> None:
+        async with trio.open_nursery() as nursery:
+            async for stream in self.network.incoming:
+                nursery.start_soon(self.server.serve_stream, stream)
+
+    def _place_foreign(self) -> None:
+        """Orders by hand on the same account, far from the market."""
+        for number, ticker in enumerate(sorted(self.server.core.markets())[:2]):
+            state = self.server.core.markets()[ticker]
+            request = OrderRequest(
+                ticker=ticker,
+                side=Side.BID,
+                count=Count(CONTRACT),
+                price=state.grid.lowest,
+                client_order_id=ClientOrderId(f"{FOREIGN}{number}"),
+                exchange_index=state.exchange_index,
+            )
+            self.server.core.create(self._exchange_clock(), USER, request)
+
+    # --- lives ---
+
+    async def _lives_with_trouble(self, nursery: trio.Nursery) -> None:
+        """Start the bot, kill it as planned, start it again whatever ends it, until the trouble is over."""
+        crashes = list(self.plan.crashes)
+        while True:
+            life = self._start_bot(nursery)
+            due = crashes[0].at if crashes else self.plan.trouble_s
+            with trio.move_on_at(due):
+                await self._ended.wait()
+            if trio.current_time() >= self.plan.trouble_s and not self._ended.is_set():
+                return
+            if self._ended.is_set():
+                self._judge_end(life)
+                if trio.current_time() >= self.plan.trouble_s:
+                    return
+                await trio.sleep(RESTART_S)
+            else:
+                await self._crash(life, crashes.pop(0))
+            while crashes and crashes[0].at <= trio.current_time():
+                crashes.pop(0)  # it was not running then
+
+    async def _crash(self, life: Life, crash: Crash) -> None:
+        if crash.commits is not None:
+            wanted = self.disk.commits + crash.commits
+            with trio.move_on_after(2.0):
+                await self.disk.when_committed(wanted)
+        self.recorder.note("crash")
+        life.crash(reset=crash.is_reset)
+        self.disk.crash()
+        self.crashes += 1
+        self._trading = None
+        await trio.sleep(crash.gap)
+
+    def _start_bot(self, nursery: trio.Nursery) -> Life:
+        life = Life(len(self.lives) + 1)
+        self.lives.append(life)
+        self._ended, self._summary, self._trading = trio.Event(), None, None
+        nursery.start_soon(self._live, life, self._ended, name=f"life {life.number}")
+        return life
+
+    async def _live(self, life: Life, ended: trio.Event) -> None:
+        LIFE.set(life)
+        settings = attrs.evolve(
+            self.settings, values={**self.settings.values, "MM_DATA_DIR": self.folder / str(life.number)}
+        )
+
+        async def connect(host: str, port: int) -> MemoryStream:
+            stream = await self.network.dial(host, port)
+            life.streams.append(stream)
+            return stream
+
+        def begin(trading: Trading, nursery: trio.Nursery) -> None:
+            del nursery
+            self._trading = trading
+
+        surroundings = Surroundings(
+            clock=self._bot_clock,
+            randomness=self.chance(f"jitter/{life.number}"),
+            random_below=self.chance(f"session/{life.number}").randrange,
+            connect=connect,
+            runner=self.disk.run,
+            transport=http_transport(connect),
+            connect_ledger=self.disk.connect,
+        )
+        try:
+            summary = await run_session(settings, surroundings, RunOptions(on_trading=begin))
+        except BaseException as exc:
+            if life.is_dead or self.recorder.is_over:
+                return  # unwound when nobody looks any more
+            if isinstance(exc, ConfigError):
+                summary = Summary(exit_code=ExitCode.FAILED, reason=f"ConfigError: {exc}")
+            else:
+                raise
+        if life.is_dead:
+            return
+        self._summary = summary
+        self._trading = None
+        ended.set()
+
+    def _judge_end(self, life: Life) -> None:
+        """The bot ended by itself: was that right, and did it leave nothing?"""
+        summary = self._summary
+        assert summary is not None
+        self.recorder.note(f"life {life.number} ended: {summary.reason}")
+        if summary.exit_code is not ExitCode.ORDERS_MAY_REST:
+            self.watch.check_after_exit()
+            if not summary.reason.startswith(EXPECTED_ENDS):
+                self.watch.fail("unexpected end", summary.reason)
+
+    # --- calm ---
+
+    async def _heal(self, nursery: trio.Nursery) -> None:
+        """The trouble is over: everything must be in order within `HEAL_S`."""
+        self.network.calm()
+        self.recorder.note("calm")
+        deadline = trio.current_time() + HEAL_S
+        wrong = ["the bot is not trading"]
+        while trio.current_time() < deadline:
+            if self._ended.is_set():
+                self._judge_end(self.lives[-1])
+                await trio.sleep(RESTART_S)
+                self._start_bot(nursery)
+            if self._trading is not None:
+                wrong = self.watch.not_healed(self._trading, self._bot_clock())
+                if not wrong:
+                    return
+            await trio.sleep(0.1)
+        self.watch.fail("not healed", "; ".join(wrong))
+
+    async def _compare_books(self) -> None:
+        differing: dict[str, None] = {}
+        if self._trading is not None:
+            differing = dict.fromkeys(self._trading.floor.makers)
+        deadline = trio.current_time() + BOOK_S
+        while differing and self._trading is not None and trio.current_time() < deadline:
+            wrong = self.watch.books_differ(self._trading)
+            differing = {ticker: None for ticker in differing if ticker in wrong}
+            await trio.sleep(0.02)
+        for ticker in differing:
+            self.watch.fail("book differs", ticker)
+
+    async def _stop_bot(self) -> None:
+        """The operator's stop, and what must be true afterwards."""
+        if self._trading is not None:
+            self._trading.stop("operator")
+        with trio.move_on_after(25.0):
+            await self._ended.wait()
+        if self._summary is None:
+            self.watch.fail("does not stop", "25 s after the operator's stop")
+            return
+        summary = self._summary
+        if (summary.exit_code, summary.reason) != (ExitCode.CLEAN, "operator"):
+            self.watch.fail("bad exit", f"code {int(summary.exit_code)}, {summary.reason}")
+        if summary.positions_match is not True:
+            self.watch.fail("positions differ", f"positions_match={summary.positions_match} at exit")
+
+    async def _look_inside(self) -> None:
+        while True:
+            await trio.sleep(1.0)
+            if self._trading is not None:
+                self.watch.look_inside(self._trading)
+
+    def _verdict(self) -> None:
+        self.watch.check_after_exit()
+        if self._summary is not None:
+            self.watch.check_ledger(self.disk.image)
+        refused = sum(budget.refused for budget in self.server.service.budgets.values())
+        if refused > 25 * len(self.lives):
+            self.watch.fail("rate limit", f"{refused} requests of {len(self.lives)} lives refused with 429")
+
+
+def _settings(plan: Plan, pem: str) -> Settings:
+    fixed = {
+        "KALSHI_ENV": "demo",
+        "LIVE_TRADING_ENABLED": "true",
+        "KALSHI_REST_URL": "http://127.0.0.1:8080/trade-api/v2",
+        "KALSHI_WS_URL": "ws://127.0.0.1:8080/trade-api/ws/v2",
+        "KALSHI_API_KEY": KEY_ID,
+        "KALSHI_API_SECRET": pem,
+        "MM_DATA_DIR": "/nonexistent",
+        "WEB_ADDRESS": "off",
+    }
+    return load_settings({**fixed, **plan.settings}, environ={}, dotenv=Path("/nonexistent/.env"))
+
+
+def run_world(plan: Plan, *, write: Any = None) -> Result:
+    """Play one world and judge it. Blocks; must not be called inside another `trio.run`.
+
+    Args:
+        plan: What happens.
+        write: Gets the trace line by line; None keeps only its hash.
+    """
+    started = time.perf_counter()
+    recorder = Recorder(write=write)
+    folder = Path(tempfile.mkdtemp(prefix="mm-sim-"))
+    world = World(plan=plan, recorder=recorder, folder=folder)
+    clock = trio.testing.MockClock(autojump_threshold=0)
+    try:
+        with pinned(plan.seed, recorder.log if write is not None else None):
+            trio.run(_run, world, clock=clock, instruments=[recorder])
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    watch = world.watch
+    return Result(
+        seed=plan.seed,
+        is_full=plan.is_full,
+        hash=recorder.digest.hexdigest(),
+        violations=tuple(watch.violations),
+        simulated_s=clock.current_time(),
+        wall_s=time.perf_counter() - started,
+        steps=recorder.steps,
+        events=watch.events,
+        orders=watch.orders,
+        fills=watch.fills,
+        crashes=world.crashes,
+        faults=dict(sorted(world.faults.items())),
+        transitions={},
+    )
+
+
+async def _run(world: World) -> None:
+    world.build()
+    await world.play()
