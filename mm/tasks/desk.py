@@ -138,6 +138,7 @@ class OrderDesk:
         order.apply(OrderEvent.SEND)
         self.live[order.client_order_id] = order
         self.recorder.record_order(order)
+        self.on_change(order.ticker)  # it counts against the limits before the next market decides
         self.placed += 1
         outcome = await self._send(
             order, self.exchange.place(as_new_order(order)), lambda ack: self.accept(order, ack)
@@ -154,6 +155,7 @@ class OrderDesk:
         # Until the answer is here the order may stand at either size: the larger one counts as at risk.
         old_count = order.count
         order.count = max(old_count, count, key=int)
+        self.on_change(order.ticker)
 
         def accepted(_: None) -> None:
             order.price, order.count = price, count
