@@ -52,3 +52,6 @@ lock:  # needs uv; writes the pins with their hashes
 
 clean:
 	rm -rf $(VENV)
+
+bench-idle: $(STAMP)  # CPU and RSS of the bot over ten minutes, 16 games at speed 1
+	@$(BIN)/python bench/idle.py
