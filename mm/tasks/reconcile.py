@@ -92,6 +92,8 @@ class Reconciler:
         """Rebuild every inventory from the ledger, in exchange order."""
         self.high_water = await self.ledger.mark(FILLS_MARK)
         count = await self.ledger.replay_fills(self.floor.positions.load)
+        for ticker in self.floor.positions.histories:
+            self.floor.update_exposure(ticker)
         log.info("ledger read", fills=count, markets=len(self.floor.positions.histories))
 
     # --- fills ---
@@ -341,6 +343,7 @@ class Reconciler:
             finally:
                 self.high_water = max(filter(None, (self.high_water, kept)), default=None)
         self.floor.positions.rebuilt(ticker, await self.ledger.fills_of(ticker))
+        self.floor.update_exposure(ticker)
         self.floor.mark(ticker)
 
     def _hold(self, ticker: MarketTicker, why: str | None) -> None:
