@@ -13,6 +13,7 @@ from mm.domain.fill import Fill
 from mm.domain.numbers import CONTRACT, SECOND, Count, Micros, Money, Price, format_count, format_price
 from mm.domain.order import GroupId, MarketTicker, Order
 from mm.engine.limits import DailyLoss, PortfolioVerdict
+from mm.exchange import endpoints
 from mm.exchange.port import AuthError, Exchange, ExchangeError, Feed, RateLimits
 from mm.guard.protocol import Budget
 from mm.ledger import GroupRow, Ledger
@@ -48,6 +49,7 @@ EXIT_RESERVE: Final = 40.0
 """Write tokens a shard kept back for leaving: its group's trigger and the first cancels of the sweep."""
 GROUP_BRAKE_S: Final = 5.0
 """No new quotes for so long after a group was triggered, not by us."""
+CATCH_UP_RETRY_S: Final = 0.5
 GROUP_REST: Final = Micros(600 * SECOND)
 """Groups are deleted no earlier than this after they were triggered."""
 
@@ -261,7 +263,12 @@ class Trading:
             pem=access.pem,
             prefix=self.ids.session_prefix,
             log_path=self.settings.data_dir / "logs" / f"guardian-{self.ids.session}.log",
-            budget=Budget(refill_per_s=write.refill_per_s, capacity=write.capacity),
+            budget=Budget(
+                refill_per_s=write.refill_per_s,
+                capacity=write.capacity,
+                cancel_cost=self.limits.cost(*endpoints.CANCEL_BATCH),
+            ),
+            time_limit_s=max(60.0, self.settings["QUOTE_TTL_SEC"] + 10.0),
             webhook_url=webhook or None,
             keep_fds=(self.venue.child.hold_fd,) if self.venue.child is not None else (),
         )
@@ -273,7 +280,7 @@ class Trading:
             on_back=self._guardian_back,
             on_frozen=self._frozen,
         ) as guardian:
-            self.fence.acknowledge = guardian.acknowledge
+            self.fence.acknowledge, self.fence.forget = guardian.acknowledge, guardian.forget
             self.guardian = guardian
             try:
                 yield
@@ -307,10 +314,26 @@ class Trading:
             await self._fence_wanted.wait()
             self._fence_wanted = trio.Event()
             await self._trigger_all(self._fence_reason)
+            self.floor.hold_all("recovery", "catching up after quotes were pulled")
             # What could not be fenced is cancelled one by one by the quoters, which look again now.
             self.floor.is_fencing = False
             self.floor.wake_all()
             self.alerts.error("feed", f"quotes pulled, {self._fence_reason}")
+            await self._catch_up()
+            self.floor.lift_all("recovery")
+
+    async def _catch_up(self) -> None:
+        """What happened while we were blind or stood still is known before the first new quote."""
+        while True:
+            try:
+                await self.reconciler.pass_fills()
+                await self.reconciler.compare_orders()
+                return
+            except AuthError:
+                raise
+            except ExchangeError as exc:
+                self._problem("recovery", exc)
+                await trio.sleep(CATCH_UP_RETRY_S)
 
     async def _trigger_all(self, reason: str) -> None:
         """Off the book by the groups; the desk knows its orders gone where that is proven."""

@@ -18,6 +18,7 @@ from mm.domain.errors import ConfigError, MMError
 from mm.exchange.kalshi.client import open_kalshi
 from mm.exchange.kalshi.options import kalshi_options
 from mm.exchange.kalshi.signing import load_signer
+from mm.exchange.paper import open_paper
 from mm.exchange.port import Exchange
 from mm.session.surroundings import Surroundings
 from mm.settings import Environment, Secret, Settings
@@ -117,8 +118,6 @@ async def _open(
         if not paper:
             yield Venue(exchange=exchange, access=access, is_paper=False, label=label)
             return
-        from mm.exchange.paper import open_paper
-
         async with open_paper(
             exchange, clock=surroundings.clock, randomness=surroundings.randomness
         ) as on_paper:
