@@ -8,20 +8,20 @@ import attrs
 import structlog
 import trio
 
-from mm.domain.commands import FlattenReason
 from mm.domain.fill import Fill
-from mm.domain.numbers import CONTRACT, SECOND, Count, Micros, Money, Price, format_count, format_price
-from mm.domain.order import GroupId, MarketTicker, Order
-from mm.engine.limits import DailyLoss, PortfolioVerdict
+from mm.domain.numbers import CONTRACT, SECOND, Micros, Money
+from mm.domain.order import GroupId, MarketTicker
+from mm.engine.limits import DailyLoss
 from mm.exchange import endpoints
 from mm.exchange.port import AuthError, Exchange, ExchangeError, Feed, RateLimits
 from mm.guard.protocol import Budget
 from mm.ledger import GroupRow, Ledger
+from mm.session.notices import Notices
 from mm.session.summary import ExitCode, Summary
 from mm.session.surroundings import Surroundings
 from mm.session.venue import Venue
 from mm.settings import Settings
-from mm.tasks.alerts import Alerts, Severity
+from mm.tasks.alerts import Alerts
 from mm.tasks.budget import ReadBudget, WriteBudget
 from mm.tasks.desk import OrderDesk
 from mm.tasks.discovery import Discovery
@@ -68,6 +68,7 @@ class Trading:
     stop: Callable[[str], None]
     """Ends trading, with a reason."""
     summary: Summary
+    notices: Notices = attrs.field(init=False)
     floor: Floor = attrs.field(init=False)
     writes: WriteBudget = attrs.field(init=False)
     reads: ReadBudget = attrs.field(init=False)
@@ -92,13 +93,14 @@ class Trading:
 
     def __attrs_post_init__(self) -> None:
         clock, exchange, parameters = self.clock, self.exchange, self.settings.strategy
-        positions = Positions(on_new_fill=self._filled)
+        self.notices = Notices(self.alerts, lambda ticker: self.floor.positions.net(ticker))
+        positions = Positions(on_new_fill=self.notices.filled)
         self.floor = Floor(parameters=parameters, clock=clock, positions=positions)
         self.writes = WriteBudget(self.limits, clock, min(EXIT_RESERVE, self.limits.write.capacity / 2))
         self.reads = ReadBudget(self.limits, clock)
         self.fence = Fence(exchange, self.ledger, self.writes, parameters.max_global_inventory // CONTRACT)
         self.desk = OrderDesk(
-            exchange, self.ledger, self.writes, clock, self.floor.order_changed, on_placed=self._placed
+            exchange, self.ledger, self.writes, clock, self.floor.order_changed, on_placed=self.notices.placed
         )
         self.floor.desk = self.desk
         self.reconciler = Reconciler(
@@ -109,8 +111,8 @@ class Trading:
             writes=self.writes,
             ids=self.ids,
             clock=clock,
-            on_drift=self._drifted,
-            on_problem=self._problem,
+            on_drift=self.notices.drifted,
+            on_problem=self.notices.problem,
         )
         if self.settings["DISABLE_NEW_QUOTES"]:
             self.is_new_quoting_off = "DISABLE_NEW_QUOTES is set"
@@ -193,7 +195,7 @@ class Trading:
                 series=self.settings["SERIES_TICKER"],
                 market_date=self.settings["MARKET_DATE"],
                 on_selection=lambda s: self.markets_seen.update(m.ticker for m in s.chosen),
-                on_problem=self._problem,
+                on_problem=self.notices.problem,
                 on_settlement_due=lambda: self.reconciler.settlement_wanted.set(),
             )
             self.discovery, self.feed = discovery, feed
@@ -219,7 +221,7 @@ class Trading:
             except AuthError:
                 raise
             except ExchangeError as exc:
-                self._problem("fills", exc)
+                self.notices.problem("fills", exc)
 
         return QuoterTools(
             desk=self.desk,
@@ -231,7 +233,7 @@ class Trading:
             quote_ttl=Micros(self.settings["QUOTE_TTL_SEC"] * SECOND),
             why_stopped=lambda: self.is_unguarded or self.is_new_quoting_off,
             is_fencing=lambda: self.floor.is_fencing,
-            on_trouble=self._trouble,
+            on_trouble=self.notices.trouble,
             on_group_closed=self._fenced,
         )
 
@@ -242,8 +244,8 @@ class Trading:
             daily_loss=DailyLoss(self.floor.parameters.daily_loss_limit),
             stop=self.stop,
             check_positions=self.reconciler.compare_positions,
-            on_trigger=self._triggered,
-            on_portfolio=self._portfolio,
+            on_trigger=self.notices.triggered,
+            on_portfolio=self.notices.portfolio,
         )
 
     # --- the guardian ---
@@ -332,7 +334,7 @@ class Trading:
             except AuthError:
                 raise
             except ExchangeError as exc:
-                self._problem("recovery", exc)
+                self.notices.problem("recovery", exc)
                 await trio.sleep(CATCH_UP_RETRY_S)
 
     async def _trigger_all(self, reason: str) -> None:
@@ -439,54 +441,6 @@ class Trading:
         summary.fills, summary.contracts, summary.fees = positions.fills, positions.contracts, positions.fees
         summary.realized_pnl = Money(positions.realized() - self.realized_before)
         summary.positions_match = self.reconciler.positions_match
-
-    # --- what people are told ---
-
-    def _filled(self, fill: Fill) -> None:
-        position = self.floor.positions.net(fill.ticker)
-        log.info(
-            "fill",
-            market=fill.ticker,
-            side=fill.side.value,
-            price=format_price(fill.price),
-            count=format_count(fill.count),
-            position=format_count(position),
-        )
-        self.alerts.filled(fill, position=position)
-
-    def _placed(self, order: Order) -> None:
-        self.alerts.placed(order.ticker, order.count)
-
-    def _triggered(self, ticker: MarketTicker, reason: FlattenReason, net: Count, mark: Price | None) -> None:
-        at = format_price(mark) if mark is not None else "unknown"
-        self.alerts.risk(
-            f"{ticker} {reason.value}", f"{ticker}: flatten {format_count(net)} at mark {at}: {reason.value}"
-        )
-
-    def _portfolio(self, verdict: PortfolioVerdict) -> None:
-        rows = "\n".join(
-            f"{row.ticker} {format_count(row.net)} {row.value / 1e6:.2f}" for row in verdict.table
-        )
-        self.alerts.risk(
-            "portfolio MAE",
-            f"portfolio MAE {verdict.total / 1e6:.2f} dollars: no new quotes, flattening worst first\n{rows}",
-            severity=Severity.CRITICAL,
-        )
-
-    def _drifted(self, ticker: MarketTicker, ours: Count, theirs: Count) -> None:
-        self.alerts.risk(
-            f"drift {ticker}",
-            f"{ticker}: our position is {format_count(ours)}, the exchange's {format_count(theirs)}; "
-            "the market is held until they agree",
-            severity=Severity.CRITICAL,
-        )
-
-    def _problem(self, what: str, exc: ExchangeError) -> None:
-        log.warning("exchange problem", what=what, error=str(exc))
-        self.alerts.error(what, f"{what}: {exc}")
-
-    def _trouble(self, ticker: MarketTicker, what: str, exc: ExchangeError) -> None:
-        self.alerts.error(f"{what} {exc.code}", f"{ticker}: {what}: {exc}")
 
 
 async def first_contact(exchange: Exchange) -> RateLimits:
