@@ -7,6 +7,7 @@ by value at risk per token. A ticket that waits may be changed (a quote that mus
 
 import enum
 import itertools
+from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
@@ -62,6 +63,8 @@ class WriteBudget:
     _waiting: list[Ticket] = attrs.field(factory=list)
     _wake: trio.Event = attrs.field(factory=trio.Event)
     _serial: "itertools.count[int]" = attrs.field(factory=itertools.count)
+    _leaving: Counter[int] = attrs.field(factory=Counter)
+    """Shards on which somebody leaves and waits for tokens: nobody else gets any there."""
     granted_total: int = 0
     refused_total: int = 0
     """429 answers."""
@@ -91,6 +94,7 @@ class WriteBudget:
         finally:
             if ticket in self._waiting:
                 self._waiting.remove(ticket)
+                self._wake.set()  # whoever stood behind it may be next
 
     def changed(self) -> None:
         """A waiting ticket's urgency or cost was changed by its owner."""
@@ -109,8 +113,14 @@ class WriteBudget:
     async def take_for_exit(self, cost: int, exchange_index: int) -> None:
         """Tokens for leaving: the reserve included, ahead of everybody, waiting for refill if it must."""
         bucket = self.bucket(exchange_index)
-        while not bucket.take(min(cost, bucket.capacity), self.clock()):
-            await trio.sleep(min(0.25, max(0.005, bucket.wait_s(min(cost, bucket.capacity), self.clock()))))
+        cost = min(cost, int(bucket.capacity))
+        self._leaving[exchange_index] += 1
+        try:
+            while not bucket.take(cost, self.clock()):
+                await trio.sleep(min(0.25, max(0.005, bucket.wait_s(cost, self.clock()))))
+        finally:
+            self._leaving[exchange_index] -= 1
+            self._wake.set()
 
     async def run(self) -> None:
         """Serve tickets as tokens come in; never returns. Cancelled: waiters are left to their own cancellation."""
@@ -133,7 +143,7 @@ class WriteBudget:
         return len(self._waiting)
 
     def _ahead_of(self, ticket: Ticket) -> bool:
-        return any(
+        return self._leaving[ticket.exchange_index] > 0 or any(
             other.exchange_index == ticket.exchange_index and other.rank < ticket.rank
             for other in self._waiting
         )
@@ -151,7 +161,7 @@ class WriteBudget:
     def _serve(self) -> float:
         """Grant what can be granted; seconds until the next one may be."""
         delay = 3_600.0
-        blocked: set[int] = set()
+        blocked = {index for index, leaving in self._leaving.items() if leaving}
         for ticket in sorted(self._waiting, key=lambda t: t.rank):
             if ticket.exchange_index in blocked:
                 continue

@@ -172,17 +172,21 @@ class OrderDesk:
         return outcome
 
     async def decrease(self, order: Order, *, reduce_to: Count) -> Outcome:
-        """Lower what rests to `reduce_to`; keeps the queue place."""
+        """Lower what rests to `reduce_to`, or less if more was filled than we know; keeps the queue place.
+
+        Sent as an amend of the total count, not as the venue's decrease, which names what remains: beside a fill that
+        has not reached us that would leave more resting than we count.
+        """
         order.apply(OrderEvent.AMEND_SENT)
         self.decreased += 1
+        total = Count(max(order.filled, order.reported_filled) + reduce_to)
 
         def accepted(_: None) -> None:
-            order.count = Count(order.filled + reduce_to)
+            order.count = total
             self._rested(order)
 
-        return await self._send(
-            order, self.exchange.decrease(self._ref(order), reduce_to=reduce_to), accepted
-        )
+        call = self.exchange.amend(self._ref(order), side=order.side, price=order.price, count=total)
+        return await self._send(order, call, accepted)
 
     async def cancel(self, order: Order) -> Outcome:
         """Take an order off. DONE only when the venue acknowledged it; `CHECK` on 404."""
@@ -256,6 +260,16 @@ class OrderDesk:
             if order.state is not OrderState.DONE:
                 self.cancelled += 1
             self.gone(order, filled=None)
+
+    def with_announced_fills(self) -> list[Order]:
+        """Done orders of which more is reported as filled than has been booked."""
+        return [order for order in self.live.values() if order.done_at is not None and order.unbooked]
+
+    def no_more_fills(self, order: Order) -> None:
+        """The venue, asked about a done order, knows of no more fills than we have booked."""
+        order.reported_filled = order.filled
+        self._retire(order)
+        self.on_change(order.ticker)
 
     def fills_complete(self, as_of: Micros) -> None:
         """All fills up to `as_of` have been booked: what an order reported beyond them was not a fill of ours."""

@@ -226,10 +226,8 @@ class Quoter:
         limits = self.tools.budget.limits
         if isinstance(command, Place):
             return limits.cost(*endpoints.PLACE)
-        if isinstance(command, Amend):
+        if isinstance(command, Amend | Decrease):
             return limits.cost(*endpoints.AMEND)
-        if isinstance(command, Decrease):
-            return limits.cost(*endpoints.DECREASE)
         return limits.cost(*endpoints.CANCEL)
 
     # --- writes ---

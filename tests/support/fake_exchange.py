@@ -360,6 +360,8 @@ class FakeExchange:
 
         def write() -> None:
             order = self._live(ref)
+            if count <= order.filled:
+                raise ExchangeRejected("count is filled already", status=400, code="invalid_parameters")
             self._change(
                 ref.order_id,
                 price=price,
