@@ -58,6 +58,8 @@ class Market:
     yes_bid: Price | None = None
     yes_ask: Price | None = None
     settlement_value: Price | None = None
+    fee_waiver_until: Micros | None = None
+    """Fills before this pay no fees."""
     """What one YES pays, when determined."""
 
     @property

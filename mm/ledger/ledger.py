@@ -18,7 +18,7 @@ import trio
 
 from mm.domain.errors import LedgerError, MMError
 from mm.domain.fill import Fill
-from mm.domain.numbers import Micros
+from mm.domain.numbers import Micros, Money
 from mm.domain.order import ClientOrderId, GroupId, MarketTicker, Order, OrderId
 from mm.ledger import queries, statements
 from mm.ledger.rows import (
@@ -297,6 +297,17 @@ class Ledger:
     async def fills_of(self, ticker: MarketTicker) -> list[Fill]:
         """All fills of one market in exchange order (time, trade id): what its inventory is computed from."""
         return await self._read(lambda store: queries.fills_of(store.connection, store.account, ticker))
+
+    async def fills_of_orders(self, order_ids: Iterable[OrderId]) -> dict[OrderId, list[Fill]]:
+        """All fills of these orders, each order's in exchange order: what its fees are computed from."""
+        wanted = list(order_ids)
+        return await self._read(
+            lambda store: queries.fills_of_orders(store.connection, store.account, wanted)
+        )
+
+    async def settled_result(self) -> Money:
+        """What all settled markets brought, net of fees."""
+        return await self._read(lambda store: queries.settled_result(store.connection, store.account))
 
     async def replay_fills(self, fold: Callable[[Fill], None]) -> int:
         """Call `fold` for every fill of every open market, each market's fills in exchange order; give their number.

@@ -65,6 +65,32 @@ def fills_of(connection: sqlite3.Connection, account: str, ticker: MarketTicker)
     return [_to_fill(row) for row in rows]
 
 
+def fills_of_orders(
+    connection: sqlite3.Connection, account: str, order_ids: Sequence[OrderId]
+) -> dict[OrderId, list[Fill]]:
+    """All fills of some orders, each order's in exchange order."""
+    found: dict[OrderId, list[Fill]] = {}
+    for start in range(0, len(order_ids), _PLACEHOLDERS):
+        some = order_ids[start : start + _PLACEHOLDERS]
+        marks = ", ".join("?" * len(some))
+        rows = connection.execute(
+            f"{_FILL} WHERE account = ? AND order_id IN ({marks}){_IN_ORDER}", (account, *some)
+        )
+        for fill in map(_to_fill, rows):
+            found.setdefault(fill.order_id, []).append(fill)
+    return found
+
+
+def settled_result(connection: sqlite3.Connection, account: str) -> Money:
+    """Net result of all settled markets: cash of the fills, less fees, plus what the positions were paid."""
+    (total,) = connection.execute(
+        "SELECT COALESCE(SUM(CASE side WHEN 'bid' THEN s.value - price ELSE price - s.value END * count - f.fee), 0)"
+        " FROM fills f JOIN settlements s ON s.account = f.account AND s.ticker = f.ticker WHERE f.account = ?",
+        (account,),
+    ).fetchone()
+    return Money(total)
+
+
 def fills_after(
     connection: sqlite3.Connection, account: str, ticker: MarketTicker, after: FillPosition | None, limit: int
 ) -> list[Fill]:

@@ -12,6 +12,9 @@ from mm.domain.order import MarketTicker, Order
 from mm.engine.limits import PortfolioVerdict
 from mm.exchange.port import ExchangeError
 from mm.tasks.alerts import Alerts, Severity
+from mm.tasks.drift import DriftReport
+from mm.tasks.fee_check import FeeMismatch
+from mm.tasks.reconcile import Listeners
 
 log = structlog.get_logger(__name__)
 
@@ -58,14 +61,31 @@ class Notices:
             severity=Severity.CRITICAL,
         )
 
-    def drifted(self, ticker: MarketTicker, ours: Count, theirs: Count) -> None:
-        """Our position is not the exchange's."""
-        self.alerts.risk(
-            f"drift {ticker}",
-            f"{ticker}: our position is {format_count(ours)}, the exchange's {format_count(theirs)}; "
-            "the market is held until they agree",
-            severity=Severity.CRITICAL,
+    def of_reconciler(self) -> Listeners:
+        """What the reconciler finds."""
+        return Listeners(
+            on_drift=self.drifted,
+            on_agreed=self.agreed_again,
+            on_fee=self.fee_differs,
+            on_missing_fills=lambda order, text: self.alerts.risk(f"fills {order.order_id}", text),
+            on_problem=self.problem,
         )
+
+    def drifted(self, report: DriftReport) -> None:
+        """Positions differ: both numbers, and the history since they last agreed."""
+        self.alerts.risk(f"drift {report.ticker}", report.text(), severity=Severity.CRITICAL)
+
+    def agreed_again(self, ticker: MarketTicker, before: int, now: int) -> None:
+        """A difference that was told is over."""
+        self.alerts.risk(
+            f"drift over {ticker}",
+            f"{ticker}: positions agree again at {format_count(Count(now))}, ours was "
+            f"{format_count(Count(before))}; the market is quoted again",
+        )
+
+    def fee_differs(self, mismatch: FeeMismatch) -> None:
+        """A fee that the exchange's own rules do not explain."""
+        self.alerts.risk(f"fee {mismatch.fill.ticker}", mismatch.text(), severity=Severity.CRITICAL)
 
     def problem(self, what: str, exc: ExchangeError) -> None:
         """A read of the exchange failed."""

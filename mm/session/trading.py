@@ -43,6 +43,8 @@ FILL_CHANNEL: Final = 10_000
 """Fills on their way to the ledger; full stops trading."""
 START_DEADLINE_S: Final = 20.0
 """How long a venue that cannot be reached, or a sweep that is not proven, is tried at the start."""
+TRIGGER_FIRST_S: Final = 2.0
+"""At the exit the groups have so long before single orders are looked for; a shard that does not answer is tried on."""
 FINAL_CHECK_S: Final = 6.0
 """For the last fills and the last comparison: longer than the read lag."""
 EXIT_RESERVE: Final = 40.0
@@ -111,8 +113,7 @@ class Trading:
             writes=self.writes,
             ids=self.ids,
             clock=clock,
-            on_drift=self.notices.drifted,
-            on_problem=self.notices.problem,
+            listeners=self.notices.of_reconciler(),
         )
         if self.settings["DISABLE_NEW_QUOTES"]:
             self.is_new_quoting_off = "DISABLE_NEW_QUOTES is set"
@@ -390,14 +391,26 @@ class Trading:
             self.ledger.begin_shutdown()
             try:
                 with trio.move_on_after(EXIT_DEADLINE_S, shield=True):
-                    await self._trigger_all("leaving")
+                    with trio.move_on_after(TRIGGER_FIRST_S):
+                        await self._trigger_all("leaving")
                     sweeper.note_write()
+                    sweeper.fenced |= self.fence.triggered
+                    sweeper.pending = self._unfenced()
                     report = await sweeper.sweep(EXIT_DEADLINE_S - 1.0)
             finally:
                 self._swept(report)
             if report.is_proven:
                 with trio.move_on_after(FINAL_CHECK_S, shield=True):
                     await self._final_books()
+
+    def _unfenced(self) -> dict[GroupId, int]:
+        """Groups not proven triggered, into which creates without an answer may still land."""
+        unsure = {order.group_id for order in self.desk.live.values() if order.order_id is None}
+        return {
+            group_id: index
+            for index, group_id in self.fence.groups.items()
+            if group_id in unsure and group_id not in self.fence.triggered
+        }
 
     def _swept(self, report: SweepReport) -> None:
         child_died = self.venue.child is not None and not self.venue.child.is_alive

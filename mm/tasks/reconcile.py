@@ -7,6 +7,7 @@ market, is told with both numbers, and is repaired from the exchange's history, 
 
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import aclosing
 from typing import Final
 
 import attrs
@@ -14,27 +15,19 @@ import structlog
 import trio
 
 from mm.domain.fill import Fill, TradeId
-from mm.domain.numbers import SECOND, Count, Micros
-from mm.domain.order import MarketTicker, OrderId, OrderState
+from mm.domain.numbers import SECOND, Micros
+from mm.domain.order import MarketTicker, Order, OrderId
 from mm.exchange import endpoints
-from mm.exchange.paging import read_all
-from mm.exchange.port import (
-    AuthError,
-    Exchange,
-    ExchangeError,
-    NotRestingHere,
-    OrderRef,
-    OrderReport,
-    OrderStatus,
-    Page,
-    RateLimited,
-    Settlement,
-)
+from mm.exchange.paging import pages, read_all
+from mm.exchange.port import AuthError, Exchange, ExchangeError, Page, RateLimited, Settlement
 from mm.ledger import Ledger, SettlementRow
 from mm.ledger.ledger import FILLS_MARK
-from mm.tasks.budget import ReadBudget, Ticket, Urgency, WriteBudget
+from mm.tasks.budget import ReadBudget, WriteBudget
+from mm.tasks.drift import Drift, DriftReport, PositionCheck
+from mm.tasks.fee_check import FeeCheck, FeeMismatch
 from mm.tasks.floor import Floor
 from mm.tasks.ids import OrderIds
+from mm.tasks.order_check import OrderCheck
 from mm.tasks.positions import REMEMBERED_FILLS
 
 log = structlog.get_logger(__name__)
@@ -45,20 +38,24 @@ POSITION_PERIOD_S: Final = 5.0
 SETTLEMENT_PERIOD_S: Final = 15.0
 OVERLAP: Final = Micros(60 * SECOND)
 """Fills this much older than the mark are read again: reports come late and out of order."""
-DRIFT_AFTER_S: Final = 6.0
-"""A difference of positions younger than this is read lag."""
-ORPHAN_AFTER_S: Final = 5.0
 BOOKING_BATCH: Final = 500
+READING_BATCH: Final = 10_000
+"""Fills of one pass that are held in memory before they are booked."""
+SETTLEMENTS_MARK: Final = "settlements"
 
 
-@attrs.define(eq=False)
-class Drift:
-    """A difference between our position and the exchange's."""
+@attrs.frozen(kw_only=True)
+class Listeners:
+    """Who is told what the reconciler finds. Plain calls that must not raise."""
 
-    ours: Count
-    theirs: Count
-    since: float
-    is_told: bool = False
+    on_drift: Callable[[DriftReport], None] = lambda report: None
+    """Positions differ for longer than the read lag: the market is held."""
+    on_agreed: Callable[[MarketTicker, int, int], None] = lambda ticker, before, now: None
+    """They agree again: our position before the repair and now."""
+    on_fee: Callable[[FeeMismatch], None] = lambda mismatch: None
+    on_missing_fills: Callable[[Order, str], None] = lambda order, text: None
+    """An order's announced fills do not come."""
+    on_problem: Callable[[str, ExchangeError], None] = lambda what, exc: None
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -72,87 +69,166 @@ class Reconciler:
     writes: WriteBudget
     ids: OrderIds
     clock: Callable[[], Micros]
-    on_drift: Callable[[MarketTicker, Count, Count], None] = lambda ticker, ours, theirs: None
-    on_problem: Callable[[str, ExchangeError], None] = lambda what, exc: None
+    listeners: Listeners = attrs.field(factory=Listeners)
     high_water: Micros | None = None
     """Newest fill time that a whole pass has read."""
-    drifts: dict[MarketTicker, Drift] = attrs.field(factory=dict)
-    positions_match: bool | None = None
-    """Result of the last comparison; None before the first."""
     settlement_wanted: trio.Event = attrs.field(factory=trio.Event)
     passes: int = 0
+    checks: PositionCheck = attrs.field(init=False)
+    fees: FeeCheck = attrs.field(init=False)
+    _orders: OrderCheck | None = None
     _busy: trio.Lock = attrs.field(factory=trio.Lock)
-    _orphans: dict[str, float] = attrs.field(factory=dict)
     _confirmed: "OrderedDict[tuple[OrderId, TradeId], None]" = attrs.field(factory=OrderedDict)
     """Fills that a read has brought and the ledger holds."""
+    _to_check: "OrderedDict[tuple[OrderId, TradeId], Fill]" = attrs.field(factory=OrderedDict)
+    """Confirmed fills whose fees have not been checked."""
+    _checked_before: Micros = Micros(0)
+    """Fills that an earlier life confirmed end here."""
+
+    def __attrs_post_init__(self) -> None:
+        self.checks = PositionCheck(
+            exchange=self.exchange,
+            floor=self.floor,
+            reads=self.reads,
+            clock=self.clock,
+            read_fills=self.pass_fills,
+            repair=self._repair,
+            want_settlements=lambda: self.settlement_wanted.set(),
+            on_drift=self.listeners.on_drift,
+            on_agreed=self.listeners.on_agreed,
+        )
+        self.fees = FeeCheck(
+            exchange=self.exchange,
+            reads=self.reads,
+            fills_of_orders=self.ledger.fills_of_orders,
+            waived_until=self._waived_until,
+            on_mismatch=self.listeners.on_fee,
+        )
+
+    @property
+    def drifts(self) -> dict[MarketTicker, Drift]:
+        """Markets whose position differs without an explanation, for however short a time."""
+        return self.checks.drifts
+
+    @property
+    def positions_match(self) -> bool | None:
+        """Result of the last comparison; None before the first."""
+        return self.checks.is_equal
 
     # --- start ---
 
     async def load(self) -> None:
         """Rebuild every inventory from the ledger, in exchange order."""
         self.high_water = await self.ledger.mark(FILLS_MARK)
-        count = await self.ledger.replay_fills(self.floor.positions.load)
-        for ticker in self.floor.positions.histories:
-            self.floor.update_exposure(ticker)
-        log.info("ledger read", fills=count, markets=len(self.floor.positions.histories))
+        self._checked_before = self.high_water or Micros(0)
+        positions = self.floor.positions
+        positions.settled_before = await self.ledger.settled_result()
+        count = await self.ledger.replay_fills(positions.load)
+        log.info("ledger read", fills=count, markets=len(positions.histories))
 
     # --- fills ---
 
     async def pass_fills(self) -> int:
         """One whole pass over the fills since the mark; returns how many were new to us. Raises `ExchangeError`."""
         async with self._busy:
-            return await self._pass_fills()
+            since = Micros(max(self.high_water - OVERLAP, 0)) if self.high_water is not None else None
+            found = await self._pass_fills(since)
+        if self.floor.desk is not None and self.floor.desk.has_unbooked():
+            await self._order_check().look_at_announced()
+        await self._check_fees()
+        return found
 
-    async def _pass_fills(self) -> int:
-        since = Micros(max(self.high_water - OVERLAP, 0)) if self.high_water is not None else None
-        newest = self.high_water
+    async def _pass_fills(self, since: Micros | None) -> int:
+        """Read from `since` to the end of the listing; what was read is booked even if the listing breaks off."""
+        newest, found = self.high_water, 0
+        part: list[Fill] = []
 
         async def read(cursor: str | None) -> Page[Fill]:
             await self.reads.take(self.reads.limits.cost(*endpoints.FILLS))
             return await self.exchange.fills_page(since=since, cursor=cursor)
 
-        found = await read_all(read, what="fills")
-        applied: list[Fill] = []
-        for fill in sorted(found, key=lambda f: (f.ts, f.trade_id)):
-            newest = fill.ts if newest is None else max(newest, fill.ts, key=int)
-            if self.floor.apply_fill(fill):
-                applied.append(fill)
-                log.info("fill found by the reconciler", market=fill.ticker, trade_id=fill.trade_id)
-        # Known ones are written once more as well: a read has the finer time, and the ledger keeps the better row.
-        fresh = [fill for fill in found if fill.key not in self._confirmed]
-        if fresh or newest != self.high_water:
-            await self._book(fresh, applied, newest)
+        try:
+            async with aclosing(pages(read, what="fills")) as listing:
+                async for page in listing:
+                    part += page
+                    newest = max(filter(None, (newest, *(fill.ts for fill in page))), default=None)
+                    if len(part) >= READING_BATCH:
+                        found += await self._book(part, None)
+                        part = []
+        except ExchangeError:
+            # Every fill that came is true, though others may be missing: the mark stays.
+            await self._book(part, None)
+            raise
+        found += await self._book(part, newest)
         self.high_water = newest
         self.passes += 1
-        if self.floor.desk is not None and self.floor.desk.has_unbooked():
-            await self._confirm_unbooked()
         self.floor.decide_dirty(self.clock())
-        return len(applied)
+        return found
 
-    async def _confirm_unbooked(self) -> None:
-        """Orders ended by report with fills to come: when reads are current, what has not come was no fill."""
-        assert self.floor.desk is not None
-        await self.reads.take(self.reads.limits.cost(*endpoints.USER_DATA_TIMESTAMP))
-        as_of = await self.exchange.user_data_age()
-        self.floor.desk.fills_complete(Micros(as_of - 2 * SECOND))
-
-    async def _book(self, fresh: Sequence[Fill], applied: Sequence[Fill], mark: Micros | None) -> None:
-        new = {fill.key for fill in await self.ledger.record_fills(fresh, mark)}
-        for fill in applied:
-            if fill.key not in new:
-                self.floor.positions.take_back(fill)
+    async def _book(self, fills: Sequence[Fill], mark: Micros | None) -> int:
+        """Commit what a read brought, then move the positions by what nobody had told before; gives its number."""
+        # Known ones are written once more as well: a read has the finer time, and the ledger keeps the better row.
+        fresh = [fill for fill in fills if fill.key not in self._confirmed]
+        if not fresh and (mark is None or mark == self.high_water):
+            return 0
+        await self._learn_settled(fresh)
+        found = 0
+        new = await self.ledger.record_fills(fresh, mark)
+        for fill in new:
+            if self.floor.apply_fill(fill):
+                found += 1
+                log.info("fill found by the reconciler", market=fill.ticker, trade_id=fill.trade_id)
+        keys = {fill.key for fill in new}
         for fill in fresh:
             self._confirmed[fill.key] = None
+            if fill.key in keys or fill.ts > self._checked_before:
+                self._to_check[fill.key] = fill
         while len(self._confirmed) > REMEMBERED_FILLS:
             self._confirmed.popitem(last=False)
         await self._rebuild()
+        return found
+
+    async def _book_more(self, fills: Sequence[Fill]) -> None:
+        async with self._busy:
+            await self._book(fills, None)
+
+    async def _learn_settled(self, fills: Sequence[Fill]) -> None:
+        """Fills of markets that an earlier life has settled must not open them again."""
+        positions = self.floor.positions
+        strange = {fill.ticker for fill in fills} - positions.histories.keys() - positions.settled.keys()
+        if not strange:
+            return
+        for row in await self.ledger.settlements(strange):
+            positions.settled_earlier(
+                row.ticker, await self.ledger.fills_of(row.ticker), row.value, row.settled_at
+            )
+
+    async def _check_fees(self) -> None:
+        while self._to_check:
+            part = list(self._to_check.values())[:BOOKING_BATCH]
+            try:
+                await self.fees.check(part)
+            except AuthError:
+                raise
+            except ExchangeError as exc:
+                self.listeners.on_problem("fee schedules", exc)
+                return  # checked with the next pass
+            for fill in part:
+                del self._to_check[fill.key]
+
+    def _waived_until(self, ticker: MarketTicker) -> Micros | None:
+        maker = self.floor.makers.get(ticker)
+        return maker.market.fee_waiver_until if maker is not None else None
 
     async def _rebuild(self) -> None:
         stale = self.ledger.take_changed() | self.floor.positions.to_rebuild
         for ticker in sorted(stale):
-            self.floor.positions.rebuilt(ticker, await self.ledger.fills_of(ticker))
-            self.floor.update_exposure(ticker)
-            self.floor.mark(ticker)
+            await self._rebuild_market(ticker)
+
+    async def _rebuild_market(self, ticker: MarketTicker) -> None:
+        self.floor.positions.rebuilt(ticker, await self.ledger.fills_of(ticker))
+        self.floor.update_exposure(ticker)
+        self.floor.mark(ticker)
 
     async def book_fills(
         self,
@@ -199,7 +275,7 @@ class Reconciler:
             except AuthError:
                 raise
             except ExchangeError as exc:
-                self.on_problem("recovery", exc)
+                self.listeners.on_problem("recovery", exc)
                 await trio.sleep(delay)
                 delay = min(2 * delay, 3.0)
 
@@ -219,142 +295,45 @@ class Reconciler:
                 self.reads.refused()
             except ExchangeError as exc:
                 failures += 1
-                self.on_problem(what, exc)
+                self.listeners.on_problem(what, exc)
             wait = period_s * self.reads.stretch() * min(2**failures, 8)
             await trio.sleep(max(0.05, started + wait - trio.current_time()))
 
-    # --- orders ---
+    # --- orders and positions ---
+
+    def _order_check(self) -> OrderCheck:
+        """Made when first needed: the desk comes after the reconciler."""
+        if self._orders is None:
+            assert self.floor.desk is not None
+            self._orders = OrderCheck(
+                exchange=self.exchange,
+                desk=self.floor.desk,
+                reads=self.reads,
+                writes=self.writes,
+                ids=self.ids,
+                clock=self.clock,
+                book=self._book_more,
+                on_missing=self.listeners.on_missing_fills,
+            )
+        return self._orders
 
     async def compare_orders(self) -> None:
-        """Resting orders at the venue against ours: orphans are cancelled, what vanished is looked at."""
-        assert self.floor.desk is not None
-        started = self.clock()
-
-        async def read(cursor: str | None) -> Page[OrderReport]:
-            await self.reads.take(self.reads.limits.cost(*endpoints.ORDERS))
-            return await self.exchange.orders_page(status=OrderStatus.RESTING, cursor=cursor)
-
-        listed = {report.order_id: report for report in await read_all(read, what="resting orders")}
-        now = trio.current_time()
-        for report in listed.values():
-            await self._look_at_listed(report, now)
-        self._orphans = {i: since for i, since in self._orphans.items() if i in listed}
-        settled_since = Micros(started - round(ORPHAN_AFTER_S * SECOND))
-        for order in list(self.floor.desk.live.values()):
-            is_old = order.state is OrderState.RESTING and order.created_at < settled_since
-            if is_old and order.order_id is not None and order.order_id not in listed:
-                await self._look_at_missing(order.order_id)
-
-    async def _look_at_listed(self, report: OrderReport, now: float) -> None:
-        client_id = report.client_order_id or ""
-        if not client_id.startswith(self.ids.bot_prefix):
-            return  # foreign: never touched
-        assert self.floor.desk is not None
-        known = self.floor.desk.find(report.order_id, report.client_order_id)
-        if known is not None and known.state is OrderState.UNKNOWN:
-            return  # a listing lags: what the lost write did is the resolver's to find out
-        if known is not None and known.state is not OrderState.DONE:
-            self.floor.desk.on_report(report)
-            return
-        since = self._orphans.setdefault(report.order_id, now)
-        if now - since < ORPHAN_AFTER_S:
-            return  # a listing lags: it may show what was cancelled just now
-        log.error("orphan order", order_id=report.order_id, client_order_id=client_id, market=report.ticker)
-        ticket = Ticket(
-            Urgency.EXIT,
-            self.writes.limits.cost(*endpoints.CANCEL),
-            exchange_index=report.exchange_index,
-        )
-        await self.writes.acquire(ticket)
-        try:
-            await self.exchange.cancel(
-                OrderRef(order_id=report.order_id, ticker=report.ticker, exchange_index=report.exchange_index)
-            )
-        except NotRestingHere:
-            log.info("orphan was gone already", order_id=report.order_id)
-
-    async def _look_at_missing(self, order_id: OrderId) -> None:
-        """One of ours is not listed: it ended without a report reaching us, or the listing lags."""
-        assert self.floor.desk is not None
-        order = self.floor.desk.find(order_id)
-        if order is None or order.state is not OrderState.RESTING:
-            return
-        await self.reads.take(self.reads.limits.cost(*endpoints.ORDER))
-        try:
-            report = await self.exchange.order(order_id)
-        except NotRestingHere:
-            log.warning("order not found", order_id=order_id, market=order.ticker)
-            return
-        if report.status is not OrderStatus.RESTING:
-            log.info("order had ended", order_id=order_id, market=order.ticker, reason=report.reason)
-            self.floor.desk.on_report(report)
-
-    # --- positions ---
+        """Resting orders at the venue against ours. Raises `ExchangeError`."""
+        await self._order_check().compare()
 
     async def compare_positions(self) -> bool:
         """Positions at the venue against ours; returns whether all agree. Raises `ExchangeError`."""
-        await self.reads.take(self.reads.limits.cost(*endpoints.POSITIONS))
-        theirs = {p.ticker: p.position for p in await self.exchange.positions()}
-        ours = {
-            ticker: history.state.net
-            for ticker, history in self.floor.positions.histories.items()
-            if ticker not in self.floor.positions.settled
-        }
-        now = trio.current_time()
-        different = {
-            t: (ours.get(t, Count(0)), theirs.get(t, Count(0)))
-            for t in sorted(ours.keys() | theirs.keys())
-            if ours.get(t, Count(0)) != theirs.get(t, Count(0))
-        }
-        for ticker in [t for t in self.drifts if t not in different]:
-            drift = self.drifts.pop(ticker)
-            if drift.is_told:
-                log.info("positions agree again", market=ticker)
-                self._hold(ticker, None)
-        for ticker, (mine, venue) in different.items():
-            await self._drift(ticker, mine, venue, now)
-        self.positions_match = not different
-        return not different
+        return await self.checks.compare()
 
-    async def _drift(self, ticker: MarketTicker, ours: Count, theirs: Count, now: float) -> None:
-        drift = self.drifts.get(ticker)
-        if drift is None or (drift.ours, drift.theirs) != (ours, theirs):
-            # Both sides move while trading; only a difference that stands still outlives the lag.
-            since = now if drift is None or not drift.is_told else drift.since
-            self.drifts[ticker] = Drift(ours, theirs, since, drift is not None and drift.is_told)
-            return
-        if now - drift.since < DRIFT_AFTER_S:
-            return
-        if ours and not theirs:
-            self.settlement_wanted.set()  # a market that was settled has no position at the venue any more
-        if not drift.is_told:
-            drift.is_told = True
-            log.error("position differs", market=ticker, ours=ours, exchange=theirs)
-            self._hold(ticker, "our position is not the exchange's")
-            self.on_drift(ticker, ours, theirs)
-        await self._repair(ticker)
-
-    async def _repair(self, ticker: MarketTicker) -> None:
-        """Read the whole history again, from the exchange: what is missing will be there."""
+    async def _repair(self, ticker: MarketTicker, since: Micros | None) -> None:
+        """Read the exchange's fills anew, from a time on or all of them: what is missing will be there."""
+        start = Micros(max(since - OVERLAP, 0)) if since is not None else None
+        self._confirmed.clear()
         async with self._busy:
-            self.high_water, kept = None, self.high_water
-            try:
-                await self._pass_fills()
-            finally:
-                self.high_water = max(filter(None, (self.high_water, kept)), default=None)
-        self.floor.positions.rebuilt(ticker, await self.ledger.fills_of(ticker))
-        self.floor.update_exposure(ticker)
-        self.floor.mark(ticker)
-
-    def _hold(self, ticker: MarketTicker, why: str | None) -> None:
-        maker = self.floor.makers.get(ticker)
-        if maker is None:
-            return
-        if why is None:
-            maker.holds.pop("drift", None)
-        else:
-            maker.holds["drift"] = why
-        self.floor.order_changed(ticker)
+            await self._pass_fills(start)
+        if since is None:
+            await self.read_settlements(is_whole=True)
+        await self._rebuild_market(ticker)
 
     # --- settlements ---
 
@@ -368,16 +347,20 @@ class Reconciler:
             except AuthError:
                 raise
             except ExchangeError as exc:
-                self.on_problem("settlements", exc)
+                self.listeners.on_problem("settlements", exc)
             await trio.sleep(0.5)
 
-    async def read_settlements(self) -> None:
-        """Settle every market of ours that the venue has settled, also while we were away. Raises `ExchangeError`."""
-        open_positions = [t for t in self.floor.positions.histories if t not in self.floor.positions.settled]
-        if not open_positions:
+    async def read_settlements(self, *, is_whole: bool = False) -> None:
+        """Settle every market of ours that the venue has settled, also while we were away. Raises `ExchangeError`.
+
+        Args:
+            is_whole: Read all of them, not only those since the stored mark.
+        """
+        positions = self.floor.positions
+        if not positions.histories and not positions.settled:
             return
-        newest = await self.ledger.mark("settlements")
-        since = Micros(newest - OVERLAP) if newest is not None else None
+        newest = await self.ledger.mark(SETTLEMENTS_MARK)
+        since = Micros(newest - OVERLAP) if newest is not None and not is_whole else None
 
         async def read(cursor: str | None) -> Page[Settlement]:
             await self.reads.take(self.reads.limits.cost(*endpoints.SETTLEMENTS))
@@ -385,18 +368,22 @@ class Reconciler:
 
         for row in await read_all(read, what="settlements"):
             newest = row.settled_at if newest is None else max(newest, row.settled_at, key=int)
-            if self.floor.positions.settle(row.ticker, row.value, row.settled_at):
-                log.info("market settled", market=row.ticker, value=row.value)
-                self.floor.update_exposure(row.ticker)
-            self.ledger.record_settlement(
-                SettlementRow(
-                    ticker=row.ticker,
-                    value=row.value,
-                    settled_at=row.settled_at,
-                    yes_count=row.yes_count,
-                    no_count=row.no_count,
-                    fee=row.fee,
-                )
-            )
+            self._settle(row)
         if newest is not None:
-            self.ledger.record_mark("settlements", newest)
+            self.ledger.record_mark(SETTLEMENTS_MARK, newest)
+        await self._rebuild()
+
+    def _settle(self, row: Settlement) -> None:
+        if self.floor.positions.settle(row.ticker, row.value, row.settled_at):
+            log.info("market settled", market=row.ticker, value=row.value)
+            self.floor.update_exposure(row.ticker)
+        self.ledger.record_settlement(
+            SettlementRow(
+                ticker=row.ticker,
+                value=row.value,
+                settled_at=row.settled_at,
+                yes_count=row.yes_count,
+                no_count=row.no_count,
+                fee=row.fee,
+            )
+        )

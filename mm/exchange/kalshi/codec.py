@@ -81,6 +81,7 @@ def to_market(market: wire.Market, tally: Tally) -> Market:
         yes_bid=_real_price(market.yes_bid_dollars),
         yes_ask=_real_price(market.yes_ask_dollars),
         settlement_value=value,
+        fee_waiver_until=market.fee_waiver_expiration_time,
     )
 
 

@@ -35,6 +35,7 @@ class Market:
     open_time: Micros | None = None
     close_time: Micros | None = None
     expected_expiration_time: Micros | None = None
+    fee_waiver_expiration_time: Micros | None = None
     volume_fp: Count | None = None
     yes_bid_dollars: Price | None = None
     yes_ask_dollars: Price | None = None
@@ -337,7 +338,7 @@ IGNORED: Final[dict[type, frozenset[str]]] = {
         " settlement_timer_seconds yes_bid_size_fp yes_ask_size_fp no_bid_dollars no_ask_dollars last_price_dollars"
         " volume_24h_fp can_close_early open_interest_fp notional_value_dollars previous_yes_bid_dollars"
         " previous_yes_ask_dollars previous_price_dollars settlement_ts settlement_bounds_type"
-        " settlement_floor_dollars expiration_value occurrence_datetime fee_waiver_expiration_time"
+        " settlement_floor_dollars expiration_value occurrence_datetime"
         " early_close_condition strike_type floor_strike cap_strike functional_strike custom_strike rules_primary"
         " rules_secondary mve_collection_ticker mve_selected_legs primary_participant_key price_level_structure"
         " is_provisional liquidity_dollars"

@@ -1,0 +1,158 @@
+"""Resting orders here against resting orders at the exchange, and orders whose announced fills do not come.
+
+Orphans with our prefix are cancelled, ours that vanished are looked at one by one. What an order report announced as
+filled stays counted as at risk until its fills are booked, or the exchange, asked about the order, says otherwise.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
+
+import attrs
+import structlog
+import trio
+
+from mm.domain.fill import Fill
+from mm.domain.numbers import SECOND, Micros, format_count
+from mm.domain.order import Order, OrderId, OrderState
+from mm.exchange import endpoints
+from mm.exchange.paging import read_all
+from mm.exchange.port import Exchange, NotRestingHere, OrderRef, OrderReport, OrderStatus, Page
+from mm.tasks.budget import ReadBudget, Ticket, Urgency, WriteBudget
+from mm.tasks.desk import OrderDesk
+from mm.tasks.ids import OrderIds
+
+log = structlog.get_logger(__name__)
+
+ORPHAN_AFTER_S: Final = 5.0
+"""Listings lag: what they show or miss is believed only after so long."""
+ANNOUNCED_PERIOD_S: Final = 2.0
+ANNOUNCED_MARGIN: Final = Micros(2 * SECOND)
+ANNOUNCED_TOLD_AFTER: Final = Micros(60 * SECOND)
+
+
+@attrs.define(eq=False, kw_only=True)
+class OrderCheck:
+    """Compares orders."""
+
+    exchange: Exchange
+    desk: OrderDesk
+    reads: ReadBudget
+    writes: WriteBudget
+    ids: OrderIds
+    clock: Callable[[], Micros]
+    book: Callable[[Sequence[Fill]], Awaitable[object]]
+    """Book fills that a read brought."""
+    on_missing: Callable[[Order, str], None]
+    """Fills of an order are announced and do not come: what to tell."""
+    _orphans: dict[OrderId, float] = attrs.field(factory=dict)
+    _looked_at: float = -ANNOUNCED_PERIOD_S
+    _told: set[OrderId] = attrs.field(factory=set)
+
+    async def compare(self) -> None:
+        """Resting orders at the exchange against ours. Raises `ExchangeError`."""
+        started = self.clock()
+
+        async def read(cursor: str | None) -> Page[OrderReport]:
+            await self.reads.take(self.reads.limits.cost(*endpoints.ORDERS))
+            return await self.exchange.orders_page(status=OrderStatus.RESTING, cursor=cursor)
+
+        listed = {report.order_id: report for report in await read_all(read, what="resting orders")}
+        now = trio.current_time()
+        for report in listed.values():
+            await self._look_at_listed(report, now)
+        self._orphans = {i: since for i, since in self._orphans.items() if i in listed}
+        settled_since = Micros(started - round(ORPHAN_AFTER_S * SECOND))
+        for order in list(self.desk.live.values()):
+            is_old = order.state is OrderState.RESTING and order.created_at < settled_since
+            if is_old and order.order_id is not None and order.order_id not in listed:
+                await self._look_at_missing(order.order_id)
+
+    async def _look_at_listed(self, report: OrderReport, now: float) -> None:
+        client_id = report.client_order_id or ""
+        if not client_id.startswith(self.ids.bot_prefix):
+            return  # foreign: never touched
+        known = self.desk.find(report.order_id, report.client_order_id)
+        if known is not None and known.state is OrderState.UNKNOWN:
+            return  # the resolver asks for this order by a read of known age; this listing may be older than the write
+        if known is not None and known.state is not OrderState.DONE:
+            self.desk.on_report(report)
+            return
+        since = self._orphans.setdefault(report.order_id, now)
+        if now - since < ORPHAN_AFTER_S:
+            return  # a listing lags: it may show what was cancelled just now
+        log.error("orphan order", order_id=report.order_id, client_order_id=client_id, market=report.ticker)
+        ticket = Ticket(
+            Urgency.EXIT,
+            self.writes.limits.cost(*endpoints.CANCEL),
+            exchange_index=report.exchange_index,
+        )
+        await self.writes.acquire(ticket)
+        try:
+            await self.exchange.cancel(
+                OrderRef(order_id=report.order_id, ticker=report.ticker, exchange_index=report.exchange_index)
+            )
+        except NotRestingHere:
+            log.info("orphan was gone already", order_id=report.order_id)
+
+    async def _look_at_missing(self, order_id: OrderId) -> None:
+        """One of ours is not listed: it ended without a report reaching us, or the listing lags."""
+        order = self.desk.find(order_id)
+        if order is None or order.state is not OrderState.RESTING:
+            return
+        report = await self._read(order_id)
+        if report is None:
+            log.warning("order not found", order_id=order_id, market=order.ticker)
+        elif report.status is not OrderStatus.RESTING:
+            log.info("order had ended", order_id=order_id, market=order.ticker, reason=report.reason)
+            self.desk.on_report(report)
+
+    async def _read(self, order_id: OrderId) -> OrderReport | None:
+        await self.reads.take(self.reads.limits.cost(*endpoints.ORDER))
+        try:
+            return await self.exchange.order(order_id)
+        except NotRestingHere:
+            return None
+
+    # --- announced fills ---
+
+    async def look_at_announced(self) -> None:
+        """Done orders with fills to come: ask for those that should have come by now. Raises `ExchangeError`."""
+        if trio.current_time() - self._looked_at < ANNOUNCED_PERIOD_S:
+            return
+        waiting = self.desk.with_announced_fills()
+        self._told &= {order.order_id for order in waiting if order.order_id is not None}
+        if not waiting:
+            return
+        self._looked_at = trio.current_time()
+        await self.reads.take(self.reads.limits.cost(*endpoints.USER_DATA_TIMESTAMP))
+        as_of = Micros(await self.exchange.user_data_age() - ANNOUNCED_MARGIN)
+        for order in waiting:
+            if order.order_id is not None and order.done_at is not None and order.done_at < as_of:
+                await self._ask(order, order.order_id)
+
+    async def _ask(self, order: Order, order_id: OrderId) -> None:
+        async def read(cursor: str | None) -> Page[Fill]:
+            await self.reads.take(self.reads.limits.cost(*endpoints.FILLS))
+            return await self.exchange.fills_page(order_id=order_id, cursor=cursor)
+
+        await self.book(await read_all(read, what="fills of an order"))
+        if not order.unbooked:
+            return
+        report = await self._read(order_id)
+        if not order.unbooked:
+            return  # it came while we read
+        if report is None or report.filled <= order.filled:
+            log.warning(
+                "reported fill never was", order=order.client_order_id, contracts=format_count(order.unbooked)
+            )
+            self.desk.no_more_fills(order)
+        elif order_id not in self._told and self._is_long_ago(order):
+            self._told.add(order_id)
+            self.on_missing(
+                order,
+                f"{order.ticker}: order {order_id} is reported as filled with {format_count(report.filled)}, the "
+                f"exchange's fills of it add up to {format_count(order.filled)}",
+            )
+
+    def _is_long_ago(self, order: Order) -> bool:
+        return self.clock() - (order.done_at or self.clock()) >= ANNOUNCED_TOLD_AFTER
