@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: setup run paper test check crash-test fmt exchange lock clean
+.PHONY: simulate setup run paper test check crash-test fmt exchange lock clean
 
 setup: $(STAMP)
 
@@ -55,3 +55,7 @@ clean:
 
 bench-idle: $(STAMP)  # CPU and RSS of the bot over ten minutes, 16 games at speed 1
 	@$(BIN)/python bench/idle.py
+
+simulate: $(STAMP)  # 1,000 short seeds, 50 of them twice, and 50 full ones
+	@$(BIN)/mm simulate --seeds 1-1000 --twice 50
+	@$(BIN)/mm simulate --seeds 1-50 --full

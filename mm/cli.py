@@ -158,3 +158,32 @@ def backtest(
     return run_backtest(
         trades, profile=profile, result=result, sets=set or [], fill_model=fill_model, out=json
     )
+
+
+@app.command
+def simulate(
+    *,
+    seeds: str = "1-20",
+    full: Annotated[bool, Parameter(negative="")] = False,
+    jobs: int | None = None,
+    minutes: float | None = None,
+    trace: Path | None = None,
+    json: Path | None = None,
+    twice: int = 0,
+) -> int:
+    """Play whole lives of the bot on a virtual clock, with faults and crashes, and check every invariant.
+
+    Args:
+        seeds: A-B, or one number.
+        full: Long lives: more games, faults and crashes.
+        jobs: Processes; without it one a core. The results do not depend on it.
+        minutes: Start no more seeds after so long.
+        trace: Write the whole trace of the seeds to this file.
+        json: Write the results to this file; an unfinished one of the same code is gone on from.
+        twice: Run the first so many seeds a second time and compare the traces' hashes.
+    """
+    from mm.simulation.command import simulate as run_simulation
+
+    return run_simulation(
+        seeds=seeds, full=full, jobs=jobs, minutes=minutes, trace=trace, json=json, twice=twice
+    )

@@ -103,7 +103,7 @@ class Watch:
             if order.status is OrderStatus.CANCELED and reason not in _NOT_OURS:
                 self.fail("foreign order touched", f"{order.client_order_id}: {reason}")
             return
-        if order.last_update_reason is Reason.SELF_TRADE_CANCEL:
+        if order.last_update_reason is Reason.SELF_TRADE_CANCEL and self._crosses_own(order):
             self.fail("self-cross", f"{order.client_order_id} {order.ticker}")
         if order.order_id not in self._seen:
             self._seen.add(order.order_id)
@@ -112,6 +112,15 @@ class Watch:
                 self.on_quote(order)
             self._one_a_side(order)
         self._check_limits()
+
+    def _crosses_own(self, order: OrderRecord) -> bool:
+        """Whether another order of the bot (not one by hand) stands in its way."""
+        return any(
+            self.is_ours(o)
+            and (o.ticker, o.side) == (order.ticker, order.side.opposite)
+            and (order.price - o.price) * order.side.sign >= 0
+            for o in self.user.resting.values()
+        )
 
     def _one_a_side(self, order: OrderRecord) -> None:
         others = [
@@ -151,13 +160,16 @@ class Watch:
     def look_inside(self, trading: Trading) -> None:
         """Is what the bot derived what it would derive now? No waiting, so its state stands still meanwhile."""
         floor = trading.floor
-        total = 0
         for ticker in sorted({*floor.makers, *floor.positions.histories}):
-            bids = sum(o.at_risk for o in floor.orders(ticker) if o.side is Side.BID)
-            asks = sum(o.at_risk for o in floor.orders(ticker) if o.side is Side.ASK)
-            total += MarketExposure(floor.positions.net(ticker), Count(bids), Count(asks)).worst
-        if total != floor.gross.total:
-            self.fail("stale exposure", f"{floor.gross.total} should be {total}")
+            orders = floor.orders(ticker)
+            exposure = MarketExposure(
+                floor.positions.net(ticker),
+                Count(sum(o.at_risk for o in orders if o.side is Side.BID)),
+                Count(sum(o.at_risk for o in orders if o.side is Side.ASK)),
+            )
+            counted = floor.gross.exposure(ticker)
+            if counted != exposure:
+                self.fail("stale exposure", f"{ticker}: counted {counted}, is {exposure}")
 
     # --- when all is calm ---
 

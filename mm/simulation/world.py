@@ -4,9 +4,12 @@ import shutil
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from random import Random
 from typing import Any, Final
+from unittest import mock
 
 import attrs
 import trio
@@ -14,6 +17,7 @@ import trio.testing
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from mm.domain import order as orders
 from mm.domain.errors import ConfigError
 from mm.domain.numbers import CONTRACT, Count, Micros, Money
 from mm.domain.order import ClientOrderId, Side
@@ -93,6 +97,8 @@ class World:
     lives: list[Life] = attrs.field(factory=list)
     crashes: int = 0
     faults: Counter[str] = attrs.field(factory=Counter)
+    transitions: Counter[str] = attrs.field(factory=Counter)
+    """Moves of orders through the state table."""
     _trading: Trading | None = None
     _summary: Summary | None = None
     _ended: trio.Event = attrs.field(factory=trio.Event)
@@ -381,6 +387,19 @@ def _settings(plan: Plan, pem: str) -> Settings:
     return load_settings({**fixed, **plan.settings}, environ={}, dotenv=Path("/nonexistent/.env"))
 
 
+@contextmanager
+def _count_moves(counts: Counter[str]) -> Iterator[None]:
+    """Count how often each transition of the orders' state table is taken."""
+    original = orders.next_state
+
+    def counting(state: orders.OrderState, event: orders.OrderEvent) -> orders.OrderState:
+        counts[f"{state.value} {event.value}"] += 1
+        return original(state, event)
+
+    with mock.patch.object(orders, "next_state", counting):
+        yield
+
+
 def run_world(plan: Plan, *, write: Any = None) -> Result:
     """Play one world and judge it. Blocks; must not be called inside another `trio.run`.
 
@@ -394,7 +413,7 @@ def run_world(plan: Plan, *, write: Any = None) -> Result:
     world = World(plan=plan, recorder=recorder, folder=folder)
     clock = trio.testing.MockClock(autojump_threshold=0)
     try:
-        with pinned(plan.seed, recorder.log if write is not None else None):
+        with pinned(plan.seed, recorder.log if write is not None else None), _count_moves(world.transitions):
             trio.run(_run, world, clock=clock, instruments=[recorder])
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -412,7 +431,7 @@ def run_world(plan: Plan, *, write: Any = None) -> Result:
         fills=watch.fills,
         crashes=world.crashes,
         faults=dict(sorted(world.faults.items())),
-        transitions={},
+        transitions=dict(sorted(world.transitions.items())),
     )
 
 
