@@ -124,6 +124,8 @@ class Reconciler:
         positions = self.floor.positions
         positions.settled_before = await self.ledger.settled_result()
         count = await self.ledger.replay_fills(positions.load)
+        for ticker in positions.histories:
+            self.floor.update_exposure(ticker)
         log.info("ledger read", fills=count, markets=len(positions.histories))
 
     # --- fills ---
