@@ -216,7 +216,7 @@ class Reconciler:
                 self.listeners.on_problem("fee schedules", exc)
                 return  # checked with the next pass
             for fill in part:
-                del self._to_check[fill.key]
+                self._to_check.pop(fill.key, None)  # another pass may have checked it meanwhile
 
     def _waived_until(self, ticker: MarketTicker) -> Micros | None:
         maker = self.floor.makers.get(ticker)
