@@ -25,7 +25,6 @@ from mm.exchange.port import (
     OrderReport,
     OrderStatus,
     RateLimited,
-    TradingPaused,
 )
 from mm.tasks.budget import ReadBudget, Ticket, Urgency, WriteBudget
 from mm.tasks.desk import OrderDesk, as_new_order
@@ -67,7 +66,7 @@ class Resolver:
                 else:
                     await self._look_at(order)
             except RateLimited as exc:
-                self.writes.refused(order.exchange_index)
+                self.reads.refused()
                 await trio.sleep(exc.retry_after)
             except AuthError:
                 raise
@@ -105,12 +104,11 @@ class Resolver:
             return  # a report came while we waited
         try:
             ack = await self.exchange.place(as_new_order(order))
-        except TradingPaused:
-            raise
         except OrderIdSpent:
             await self._identify(order)
-        except RateLimited:
-            raise
+        except RateLimited as exc:
+            self.writes.refused(order.exchange_index)
+            await trio.sleep(exc.retry_after)
         except ExchangeRejected as exc:
             # This attempt was refused, the lost one may have been accepted all the same (its price may cross by now,
             # its group may have been closed since). Only a current listing tells.

@@ -125,13 +125,14 @@ class Sweeper:
 
     async def _cancel(self, orders: list[OrderReport]) -> None:
         """Cancel in batches; one failing cancel does not stop its siblings, the next listing tells what is left."""
-        for start in range(0, len(orders), BATCH):
-            part = orders[start : start + BATCH]
+        cost = self.budget.limits.cost(*endpoints.CANCEL_BATCH)
+        size = max(1, min(BATCH, int(self.budget.bucket(0).capacity) // cost))
+        for start in range(0, len(orders), size):
+            part = orders[start : start + size]
             refs = [
                 OrderRef(order_id=o.order_id, ticker=o.ticker, exchange_index=o.exchange_index) for o in part
             ]
-            await self.budget.take_for_exit(self.budget.limits.cost(*endpoints.CANCEL_BATCH) * len(refs), 0)
-            self._last_write = self.clock()
+            await self.budget.take_for_exit(cost * len(refs), 0)
             try:
                 results = await self.exchange.cancel_batch(refs)
             except RateLimited as exc:
@@ -140,15 +141,17 @@ class Sweeper:
             except ExchangeError as exc:
                 self._problem = str(exc)
                 log.warning("sweep cancel failed", orders=len(refs), error=str(exc))
+                self.note_write()  # it may have been done
                 await trio.sleep(0.1)
             else:
+                if not all(isinstance(error, NotRestingHere) for error in results):
+                    self.note_write()  # else a stale listing was cancelled again: the proof need not wait for that
                 for ref, error in zip(refs, results, strict=False):
                     if error is None:
                         self.cancelled += 1
                     elif not isinstance(error, NotRestingHere):
                         self._problem = str(error)
                         log.warning("order not cancelled", order_id=ref.order_id, error=str(error))
-        self._last_write = self.clock()
 
     async def _is_past_lag(self) -> bool:
         """Whether a read made just now shows the effect of our last write."""

@@ -6,6 +6,7 @@ from fractions import Fraction
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from mm.domain.fees import (
     PRECISION_DIRECT,
     PRECISION_INTERMEDIATED,

@@ -134,7 +134,7 @@ class FakeFeed:
         )
 
 
-@attrs.define(eq=False, kw_only=True)
+@attrs.define(eq=False, kw_only=True, slots=False)
 class FakeExchange:
     """The port, in memory. `sink`, where set, is told of order reports and fills at once."""
 
