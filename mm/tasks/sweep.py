@@ -18,6 +18,7 @@ from mm.domain.order import GroupId, OrderId
 from mm.exchange import endpoints
 from mm.exchange.paging import read_all
 from mm.exchange.port import (
+    AuthError,
     Exchange,
     ExchangeError,
     NotRestingHere,
@@ -40,6 +41,10 @@ LONG_READ_LAG_S: Final = 5.0
 BATCH: Final = 20
 """Cancels a request: a batch is refused whole when the bucket does not hold all of it."""
 CLEAN_READS: Final = 2
+FENCE_S: Final = 1.0
+"""Single cancels do not wait longer than this for a trigger that does not answer."""
+KEY_REFUSALS: Final = 3
+"""In a row; then nothing more is asked for."""
 
 
 @attrs.frozen(kw_only=True)
@@ -64,7 +69,16 @@ class Sweeper:
     clock: Callable[[], Micros]
     prefix: str
     """Orders whose client id starts with this are ours."""
+    fences_leftovers: bool = True
+    """Also trigger the groups that found orders are in, so that nothing more can land there."""
+    fenced: set[GroupId] = attrs.field(factory=set)
+    """Groups known to be triggered."""
+    pending: dict[GroupId, int] = attrs.field(factory=dict)
+    """Groups (with their exchange_index) into which creates may still be on their way: nothing is proven before they
+    are triggered, so `sweep` goes on trying."""
     cancelled: int = 0
+    _clean: int = 0
+    """Clean reads in a row."""
     _remaining: tuple[OrderId, ...] = ()
     _problem: str = "no look at the exchange succeeded"
     _last_write: Micros = Micros(0)
@@ -85,28 +99,14 @@ class Sweeper:
     async def sweep(self, deadline_s: float) -> SweepReport:
         """List, cancel, list again, until proven or out of time. Never raises an `ExchangeError`."""
         started = trio.current_time()
-        clean = 0
+        self._clean = 0
         with trio.move_on_after(deadline_s):
-            while clean < CLEAN_READS:
-                try:
-                    orders = await self.list_own()
-                except ExchangeError as exc:
-                    self._problem = str(exc)
-                    log.warning("sweep cannot list orders", error=str(exc))
-                    await trio.sleep(exc.retry_after if isinstance(exc, RateLimited) else 0.25)
-                    continue
-                self._remaining = tuple(order.order_id for order in orders)
-                if orders:
-                    clean = 0
-                    self._problem = f"{len(orders)} orders rest"
-                    await self._cancel(orders)
-                elif await self._is_past_lag():
-                    clean += 1
-                    if clean < CLEAN_READS:
-                        await trio.sleep(0.1)
-                else:
-                    await trio.sleep(0.05)
-        proven = clean >= CLEAN_READS
+            async with trio.open_nursery() as nursery:
+                if self.pending:
+                    nursery.start_soon(self._fence_pending)
+                await self._until_clean()
+                nursery.cancel_scope.cancel(reason="the sweep is over")
+        proven = self._clean >= CLEAN_READS
         return SweepReport(
             is_proven=proven,
             cancelled=self.cancelled,
@@ -115,6 +115,38 @@ class Sweeper:
             problem="" if proven else f"not proven within {deadline_s:g} s: {self._problem}",
         )
 
+    async def _until_clean(self) -> None:
+        """The reads and cancels of a sweep; returns when it is proven, or the key is refused for good."""
+        refused = 0
+        while self._clean < CLEAN_READS and refused < KEY_REFUSALS:
+            last_write = self._last_write
+            is_fresh = await self._is_past_lag()
+            try:
+                orders = await self.list_own()
+            except ExchangeError as exc:
+                self._problem = str(exc)
+                log.warning("sweep cannot list orders", error=str(exc))
+                refused += isinstance(exc, AuthError)
+                await trio.sleep(exc.retry_after if isinstance(exc, RateLimited) else 0.25)
+                continue
+            self._remaining = tuple(order.order_id for order in orders)
+            if orders:
+                self._clean = 0
+                self._problem = f"{len(orders)} orders rest"
+                await self._fence(orders)
+                await self._cancel(orders)
+            elif self.pending:
+                self._problem = (
+                    f"orders may be on their way into {len(self.pending)} groups not triggered yet"
+                )
+                await trio.sleep(0.05)
+            elif is_fresh and self._last_write == last_write:
+                self._clean += 1
+                if self._clean < CLEAN_READS:
+                    await trio.sleep(0.1)
+            else:
+                await trio.sleep(0.05)
+
     async def list_own(self) -> list[OrderReport]:
         """What rests under our prefix right now, all pages. Raises `ExchangeError`."""
         found = await read_all(
@@ -122,6 +154,25 @@ class Sweeper:
             what="resting orders",
         )
         return [order for order in found if (order.client_order_id or "").startswith(self.prefix)]
+
+    async def _fence_pending(self) -> None:
+        """Beside the reads, because a shard that does not answer must not hold up the others."""
+        while self.pending:
+            failed = await self.trigger_groups(list(self.pending.items()))
+            self.pending = {group_id: self.pending[group_id] for group_id in failed}
+            if failed:
+                await trio.sleep(0.25)
+
+    async def _fence(self, orders: list[OrderReport]) -> None:
+        """Trigger the groups of what was found: what rests may have sisters that are still on their way."""
+        if not self.fences_leftovers:
+            return
+        found = {o.group_id: o.exchange_index for o in orders if o.group_id is not None}
+        known = self.fenced | self.pending.keys()
+        fresh = [(group_id, index) for group_id, index in found.items() if group_id not in known]
+        if fresh:
+            with trio.move_on_after(FENCE_S):
+                await self.trigger_groups(fresh)
 
     async def _cancel(self, orders: list[OrderReport]) -> None:
         """Cancel in batches; one failing cancel does not stop its siblings, the next listing tells what is left."""
@@ -154,7 +205,7 @@ class Sweeper:
                         log.warning("order not cancelled", order_id=ref.order_id, error=str(error))
 
     async def _is_past_lag(self) -> bool:
-        """Whether a read made just now shows the effect of our last write."""
+        """Whether a read made from now on shows the effect of our last write."""
         elapsed = self.clock() - self._last_write
         if elapsed < READ_LAG_S * SECOND:
             return False
@@ -166,5 +217,7 @@ class Sweeper:
             return False
 
     async def _trigger(self, group_id: GroupId, exchange_index: int, failed: list[GroupId]) -> None:
-        if not await trigger_group(self.exchange, self.budget, group_id, exchange_index):
+        if await trigger_group(self.exchange, self.budget, group_id, exchange_index):
+            self.fenced.add(group_id)
+        else:
             failed.append(group_id)
