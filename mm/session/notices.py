@@ -87,6 +87,10 @@ class Notices:
         """A fee that the exchange's own rules do not explain."""
         self.alerts.risk(f"fee {mismatch.fill.ticker}", mismatch.text(), severity=Severity.CRITICAL)
 
+    def switched(self, why: str) -> None:
+        """New quotes were switched off (`why`) or on (empty) by hand."""
+        self.alerts.risk(f"switch {why}", f"no new quotes: {why}" if why else "new quotes are allowed again")
+
     def problem(self, what: str, exc: ExchangeError) -> None:
         """A read of the exchange failed."""
         log.warning("exchange problem", what=what, error=str(exc))

@@ -30,6 +30,7 @@ from mm.tasks.fence import Fence
 from mm.tasks.floor import Floor
 from mm.tasks.guardian import Guardian, GuardianConfig, open_guardian
 from mm.tasks.ids import OrderIds
+from mm.tasks.killswitch import KillSwitch
 from mm.tasks.monitor import Monitor
 from mm.tasks.positions import Positions
 from mm.tasks.quoter import QuoterTools
@@ -81,7 +82,7 @@ class Trading:
     discovery: Discovery | None = None
     """Made with the feed."""
     is_new_quoting_off: str = ""
-    """Why no new quotes are allowed by hand; empty when they are."""
+    """Why no new quotes are allowed by hand (setting or kill switch); empty when they are."""
     is_proven_clean: bool = False
     """The exit sweep has proven that nothing rests."""
     guardian: Guardian | None = None
@@ -115,8 +116,7 @@ class Trading:
             clock=clock,
             listeners=self.notices.of_reconciler(),
         )
-        if self.settings["DISABLE_NEW_QUOTES"]:
-            self.is_new_quoting_off = "DISABLE_NEW_QUOTES is set"
+        self._switched("")
 
     @property
     def exchange(self) -> Exchange:
@@ -182,6 +182,7 @@ class Trading:
             nursery.start_soon(self._release_brake)
             if self.guardian is not None:
                 nursery.start_soon(self.guardian.run)
+            await nursery.start(self._kill_switch().run)
             await nursery.start(self.reconciler.book_fills, receive)
             await nursery.start(self.reconciler.run)
             self.realized_before = self.floor.positions.realized()
@@ -248,6 +249,19 @@ class Trading:
             on_trigger=self.notices.triggered,
             on_portfolio=self.notices.portfolio,
         )
+
+    def _kill_switch(self) -> KillSwitch:
+
+        def changed(why: str) -> None:
+            self._switched(why)
+            self.notices.switched(self.is_new_quoting_off)
+            self.floor.wake_all()
+
+        return KillSwitch(folder=self.settings.data_dir, runner=self.surroundings.runner, on_change=changed)
+
+    def _switched(self, why: str) -> None:
+        by_setting = "DISABLE_NEW_QUOTES is set" if self.settings["DISABLE_NEW_QUOTES"] else ""
+        self.is_new_quoting_off = why or by_setting
 
     # --- the guardian ---
 

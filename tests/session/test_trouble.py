@@ -206,3 +206,36 @@ async def test_two_bots_on_one_data_folder(rig: Rig) -> None:
 
     assert summary.exit_code is ExitCode.CLEAN
     assert str(Path(rig.data_dir)) in refused[0]
+
+
+async def test_the_kill_switch_takes_quotes_off_and_lets_them_back(rig: Rig) -> None:
+    """A file STOP_QUOTING in the data folder: no quote rests while it is there; removed, quoting goes on."""
+    switch = rig.data_dir / "STOP_QUOTING"
+
+    async def script(trading: Trading) -> None:
+        await eventually(lambda: is_quoting(trading), "quoting")
+        switch.touch()
+        await eventually(lambda: not trading.desk.live, "nothing live", 5.0)
+        assert "STOP_QUOTING" in trading.is_new_quoting_off
+        placed = trading.desk.placed
+        await trio.sleep(1.5)
+        assert trading.desk.placed == placed
+        assert await rig.resting() == []
+        switch.unlink()
+        await eventually(lambda: is_quoting(trading), "quoting again", 5.0)
+
+    assert (await rig.run_bot(script=script)).exit_code is ExitCode.CLEAN
+
+
+async def test_the_kill_switch_holds_from_the_start(rig: Rig) -> None:
+    """A bot that starts with the file in its folder places nothing, and still ends cleanly."""
+    rig.data_dir.mkdir(parents=True)
+    (rig.data_dir / "STOP_QUOTING").touch()
+
+    async def script(trading: Trading) -> None:
+        await eventually(lambda: all(m.last is not None for m in trading.floor.makers.values()), "decided")
+        await trio.sleep(0.5)
+
+    summary = await rig.run_bot(script=script)
+
+    assert (summary.exit_code, summary.orders_placed) == (ExitCode.CLEAN, 0)
