@@ -155,6 +155,11 @@ def _check_together(settings: Settings) -> list[str]:
     return problems
 
 
+def read_profiles() -> dict[str, Mapping[str, str]]:
+    """What each environment's profile sets, by environment. Raises `OSError`."""
+    return {e.value: RepositoryEnv(str(_profiles() / f"{e.value}.env")).data for e in Environment}
+
+
 def _profiles() -> Path:
     package = Path(__file__).resolve().parent.parent
     shipped = package / "profiles"
