@@ -271,15 +271,6 @@ class OrderDesk:
         self._retire(order)
         self.on_change(order.ticker)
 
-    def fills_complete(self, as_of: Micros) -> None:
-        """All fills up to `as_of` have been booked: what an order reported beyond them was not a fill of ours."""
-        for order in [o for o in self.live.values() if o.done_at is not None and o.done_at < as_of]:
-            if order.unbooked:
-                log.warning("reported fill never came", order=order.client_order_id, contracts=order.unbooked)
-                order.reported_filled = order.filled
-            self._retire(order)
-            self.on_change(order.ticker)
-
     # --- look-ups ---
 
     def find(self, order_id: OrderId | None, client_order_id: ClientOrderId | None = None) -> Order | None:

@@ -368,7 +368,12 @@ class Reconciler:
             await self.reads.take(self.reads.limits.cost(*endpoints.SETTLEMENTS))
             return await self.exchange.settlements_page(since=since, cursor=cursor)
 
-        for row in await read_all(read, what="settlements"):
+        # A market that was settled twice is settled as the later word says.
+        last = {
+            row.ticker: row
+            for row in sorted(await read_all(read, what="settlements"), key=lambda row: row.settled_at)
+        }
+        for row in last.values():
             newest = row.settled_at if newest is None else max(newest, row.settled_at, key=int)
             self._settle(row)
         if newest is not None:

@@ -341,7 +341,11 @@ class FakeExchange:
         self, *, since: Micros | None = None, cursor: str | None = None
     ) -> Page[Settlement]:
         """Newest first."""
-        return await self._call("settlements_page", since, lambda: _page(self.settled[::-1], cursor))
+
+        def read() -> Page[Settlement]:
+            return _page([s for s in self.settled[::-1] if since is None or s.settled_at >= since], cursor)
+
+        return await self._call("settlements_page", since, read)
 
     async def user_data_age(self) -> Micros:
         """Now less the lag, or what `age` says."""

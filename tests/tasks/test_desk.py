@@ -208,21 +208,21 @@ async def test_reported_and_not_booked_keeps_the_order_in_sight(autojump_clock: 
     assert not rig.desk.has_unbooked()
 
 
-async def test_a_reported_fill_that_never_comes_is_given_up_when_reads_are_complete(
+async def test_a_reported_fill_that_never_was_is_given_up_when_the_venue_says_so(
     autojump_clock: MockClock,
 ) -> None:
-    """A report said 7 filled and the venue's fills, current past its end, do not have them."""
+    """A report said 7 filled and the venue, asked, knows of none: the order is out of sight then and not before."""
     rig = silent_rig()
     rig.exchange.others[GAME, Side.ASK] = [(Price(4_900), Count(700))]
     order = exit_order()
     await rig.desk.place(order)
-    assert order.done_at is not None
 
-    rig.desk.fills_complete(order.done_at)
+    assert rig.desk.with_announced_fills() == [order]
     assert order in rig.desk.of_market(GAME)
-    rig.desk.fills_complete(Micros(order.done_at + 1))
+    rig.desk.no_more_fills(order)
 
     assert list(rig.desk.of_market(GAME)) == []
+    assert rig.desk.with_announced_fills() == []
 
 
 async def test_a_fill_faster_than_the_answer_finds_its_order(autojump_clock: MockClock) -> None:
