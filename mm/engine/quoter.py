@@ -6,12 +6,13 @@ budget allows, and asks again just before it sends.
 """
 
 import enum
+from collections import deque
 from collections.abc import Callable, Sequence
 
 import attrs
 
 from mm.domain.book import OrderBook
-from mm.domain.commands import FlattenReason
+from mm.domain.commands import FlattenReason, QuoteCommand
 from mm.domain.fill import Trade
 from mm.domain.inventory import InventoryState
 from mm.domain.market import Market, MarketStatus
@@ -20,6 +21,7 @@ from mm.domain.order import Order, OrderState, Side, TimeInForce
 from mm.engine.diff import SidePlan, SideTimer, plan_side
 from mm.engine.exits import ExitOrder, exit_order
 from mm.engine.hybrid_risk import ExtremePriceGate, HybridRiskPolicy
+from mm.engine.journal import JournalEntry, new_journal
 from mm.engine.mark import MidEma, Touch
 from mm.engine.parameters import StrategyParameters
 from mm.engine.quoting import NO_QUOTES, WantedQuotes, may_quote, wanted_quotes
@@ -104,6 +106,10 @@ class MarketMaker:
     triggers: list[tuple[FlattenReason, Count, Price | None]] = attrs.field(factory=list)
     """Flattens begun and not yet told to anybody: reason, position, mark."""
     last: Decision | None = None
+    last_mark: Price | None = None
+    """What the last decision saw."""
+    last_wanted: WantedQuotes = NO_QUOTES
+    journal: deque[JournalEntry] = attrs.field(factory=new_journal)
 
     def __attrs_post_init__(self) -> None:
         self.policy = HybridRiskPolicy(self.parameters)
@@ -128,6 +134,8 @@ class MarketMaker:
         """An exit order was sent: the next one waits, and reaches deeper."""
         self.exit_attempt += 1
         self.next_exit_at = Micros(now + EXIT_PAUSE)
+        if self.last is not None and self.last.exit is not None:
+            self._enter(self.last, now, (self.last.exit,))
 
     def exit_refused(self) -> None:
         """That exit order never met the book: the next one reaches no deeper for it."""
@@ -136,6 +144,8 @@ class MarketMaker:
     def plan_sent(self, side: Side, plan: SidePlan, now: Micros) -> None:
         """A side's plan has been handed to the desk."""
         self.timers[side].record(plan, now)
+        if self.last is not None:
+            self._enter(self.last, now, plan.commands)
         if plan.is_replace:
             self.brake.note_replace(now)
 
@@ -188,13 +198,32 @@ class MarketMaker:
         self._watch_risk(inventory, mark, now)
         quotes = [o for o in orders if o.time_in_force is TimeInForce.GTC]
         reason = self._why_not(mark)
+        wanted = NO_QUOTES
         if self.flattening is not None:
             decision = self._decide_exit(inventory, touch, orders, quotes, now)
         else:
             wanted = NO_QUOTES if reason else self._wanted(inventory, mark, touch, orders, now)
             decision = self._decide_quotes(wanted, quotes, touch, now, reason)
-        self.last = decision
+        before, self.last = self.last, decision
+        self.last_mark, self.last_wanted = mark, wanted
+        if before is None or before.state is not decision.state or before.reason != decision.reason:
+            self._enter(decision, now, ())
         return decision
+
+    def _enter(self, decision: Decision, now: Micros, commands: Sequence[QuoteCommand | ExitOrder]) -> None:
+        self.journal.append(
+            JournalEntry(
+                at=now,
+                state=decision.state.value,
+                reason=decision.reason,
+                commands=tuple(commands),
+                mark=self.last_mark,
+                touch=self.others_touch,
+                net=self.inventory().net,
+                wanted=self.last_wanted,
+                extra_ticks=self.brake.extra_ticks(now),
+            )
+        )
 
     def _watch_risk(self, inventory: InventoryState, mark: Price | None, now: Micros) -> None:
         reason = self.policy.should_flatten(inventory, mark, now)
