@@ -229,8 +229,11 @@ class MarketMaker:
         reason = self.policy.should_flatten(inventory, mark, now)
         if reason is not None:
             self._start_flatten(reason)
-        if mark is not None and self.gate.update(mark) and not inventory.is_flat:
-            self._start_flatten(FlattenReason.EXTREME_PRICE)
+        if mark is not None:
+            self.gate.update(mark)
+            # Not only at the moment it shuts: a fill on its way then would stay in the market for good.
+            if not self.gate.is_open and not inventory.is_flat:
+                self._start_flatten(FlattenReason.EXTREME_PRICE)
 
     def _start_flatten(self, reason: FlattenReason) -> None:
         if self.flattening is not None:
