@@ -19,6 +19,7 @@ from mm.ledger import GroupRow, Ledger
 from mm.session.notices import Notices
 from mm.session.summary import ExitCode, Summary
 from mm.session.surroundings import Surroundings
+from mm.session.tape import Tape
 from mm.session.venue import Venue
 from mm.settings import Settings
 from mm.tasks.alerts import Alerts
@@ -71,6 +72,8 @@ class Trading:
     stop: Callable[[str], None]
     """Ends trading, with a reason."""
     summary: Summary
+    why_stopping: Callable[[], str] = lambda: ""
+    """Why trading is being ended; empty while it is not."""
     notices: Notices = attrs.field(init=False)
     floor: Floor = attrs.field(init=False)
     writes: WriteBudget = attrs.field(init=False)
@@ -81,8 +84,12 @@ class Trading:
     feed: Feed | None = None
     discovery: Discovery | None = None
     """Made with the feed."""
+    monitor: Monitor = attrs.field(init=False)
+    tape: Tape = attrs.field(init=False)
     is_new_quoting_off: str = ""
     """Why no new quotes are allowed by hand (setting or kill switch); empty when they are."""
+    is_paused_by_operator: str = ""
+    """Why an operator wants no quotes anywhere; empty when he does not. Exits go on."""
     is_proven_clean: bool = False
     """The exit sweep has proven that nothing rests."""
     guardian: Guardian | None = None
@@ -97,8 +104,9 @@ class Trading:
     def __attrs_post_init__(self) -> None:
         clock, exchange, parameters = self.clock, self.exchange, self.settings.strategy
         self.notices = Notices(self.alerts, lambda ticker: self.floor.positions.net(ticker))
-        positions = Positions(on_new_fill=self.notices.filled)
+        positions = Positions(on_new_fill=self._filled)
         self.floor = Floor(parameters=parameters, clock=clock, positions=positions)
+        self.tape = Tape(self.floor.mark_of)
         self.writes = WriteBudget(self.limits, clock, min(EXIT_RESERVE, self.limits.write.capacity / 2))
         self.reads = ReadBudget(self.limits, clock)
         self.fence = Fence(exchange, self.ledger, self.writes, parameters.max_global_inventory // CONTRACT)
@@ -116,6 +124,7 @@ class Trading:
             clock=clock,
             listeners=self.notices.of_reconciler(),
         )
+        self.monitor = self._monitor()
         self._switched("")
 
     @property
@@ -210,7 +219,7 @@ class Trading:
                 on_fenced=self._fenced,
             )
             await nursery.start(run_feed, feed, handler)
-            nursery.start_soon(self._monitor().run)
+            nursery.start_soon(self.monitor.run)
             await nursery.start(discovery.run, nursery)
             self.alerts.started(f"{self.venue.label}: quoting {len(self.floor.makers)} markets")
             on_trading()
@@ -233,7 +242,7 @@ class Trading:
             ids=self.ids,
             clock=self.clock,
             quote_ttl=Micros(self.settings["QUOTE_TTL_SEC"] * SECOND),
-            why_stopped=lambda: self.is_unguarded or self.is_new_quoting_off,
+            why_stopped=lambda: self.is_unguarded or self.is_new_quoting_off or self.is_paused_by_operator,
             is_fencing=lambda: self.floor.is_fencing,
             on_trouble=self.notices.trouble,
             on_group_closed=self._fenced,
@@ -249,6 +258,10 @@ class Trading:
             on_trigger=self.notices.triggered,
             on_portfolio=self.notices.portfolio,
         )
+
+    def _filled(self, fill: Fill) -> None:
+        self.tape.add(fill)
+        self.notices.filled(fill)
 
     def _kill_switch(self) -> KillSwitch:
 

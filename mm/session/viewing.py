@@ -1,16 +1,34 @@
 """The running parts as a frozen snapshot: the only thing that views get to see."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
 
 import attrs
 
-from mm.domain.numbers import Micros, Money
+from mm.domain.market import Market
+from mm.domain.numbers import CONTRACT, DOLLAR_MONEY, Count, Micros, Money, Price
 from mm.domain.order import MarketTicker, Order, OrderState, Side, TimeInForce
+from mm.engine.quoter import MarketMaker
+from mm.session.explaining import decision_view
 from mm.session.trading import Trading
-from mm.views.snapshot import BudgetView, MarketView, QuoteView, Snapshot
+from mm.views.snapshot import (
+    AlertView,
+    BudgetView,
+    LevelView,
+    LimitView,
+    MarketDetail,
+    MarketView,
+    QuoteView,
+    Snapshot,
+)
 
-SHOWN_ALERTS = 3
-_SURE = frozenset({OrderState.RESTING, OrderState.AMENDING, OrderState.CANCELLING})
+SHOWN_ALERTS: Final = 3
+SHOWN_FILLS: Final = 60
+SHOWN_LEVELS: Final = 8
+OPERATOR_HOLD: Final = "operator"
+"""The cause under which an operator's pause is kept in a market's holds."""
+_SURE: Final = frozenset({OrderState.RESTING, OrderState.AMENDING, OrderState.CANCELLING})
+_NO_ORDERS: Final[Sequence[Order]] = ()
 
 
 @attrs.define(eq=False)
@@ -19,32 +37,82 @@ class Viewer:
 
     trading: Trading
     started_at: Micros
+    web_url: str = ""
+    """With its token; set once the dashboard listens."""
+    loop_lag_s: float = 0.0
+    """Set by whoever measures it."""
 
     def snapshot(self) -> Snapshot:
-        """Everything worth showing, now."""
+        """Everything worth showing, now. Takes about 10 µs a market."""
         trading = self.trading
-        floor, positions = trading.floor, trading.floor.positions
+        floor, positions, desk = trading.floor, trading.floor.positions, trading.desk
         level, capacity = trading.writes.level()
         read = trading.reads.bucket
         now = trading.clock()
+        orders = _by_market(desk.live.values())
+        feed = trading.feed.statistics() if trading.feed is not None else None
+        alerts = list(trading.alerts.recent)
+        markets = tuple(self._market(ticker, orders.get(ticker, _NO_ORDERS)) for ticker in self._shown())
         return Snapshot(
             at=now,
             started_at=self.started_at,
             environment=trading.settings.environment.value,
             is_paper=trading.venue.is_paper,
-            markets=tuple(self._market(ticker) for ticker in self._shown()),
+            markets=markets,
             is_feed_up=floor.is_feed_up,
             last_frame_at=floor.last_frame_at or None,
             writes=BudgetView(level=level, capacity=capacity, waiting=trading.writes.waiting()),
             reads=BudgetView(level=read.refill(now), capacity=read.capacity),
-            orders_placed=trading.desk.placed,
+            orders_placed=desk.placed,
+            orders_cancelled=desk.cancelled,
+            orders_amended=desk.amended,
+            orders_unknown=sum(1 for o in desk.live.values() if o.state is OrderState.UNKNOWN),
+            writes_refused=desk.refused,
+            writes_throttled=trading.writes.refused_total,
             fills=positions.fills,
             contracts=positions.contracts,
             fees=positions.fees,
             realized=Money(positions.realized() - trading.realized_before),
-            unrealized=floor.unrealized(),
-            alerts=tuple(alert.text for alert in list(trading.alerts.recent)[-SHOWN_ALERTS:]),
+            unrealized=Money(sum(m.unrealized or 0 for m in markets)),
+            worst_exposure=floor.gross.total,
+            drifts=len(trading.reconciler.drifts),
+            decisions=floor.decisions,
+            connects=feed.connects if feed is not None else 0,
+            gaps=feed.gaps if feed is not None else 0,
+            write_latency=desk.latency.view(),
+            loop_lag_s=self.loop_lag_s,
+            limits=self._limits(markets),
+            recent_fills=trading.tape.fills[:SHOWN_FILLS],
+            alert_list=tuple(
+                AlertView(at=a.at, severity=a.severity.name.lower(), text=a.text) for a in reversed(alerts)
+            ),
+            is_all_paused=bool(trading.is_paused_by_operator),
+            stopping=trading.why_stopping(),
+            alerts=tuple(alert.text for alert in alerts[-SHOWN_ALERTS:]),
             notice=self._notice(),
+            web_url=self.web_url,
+        )
+
+    def detail(self, ticker: MarketTicker) -> MarketDetail | None:
+        """One market closely; None when it is not shown."""
+        trading = self.trading
+        maker = trading.floor.makers.get(ticker)
+        if maker is None and trading.floor.inventory(ticker).is_flat:
+            return None
+        orders = trading.floor.orders(ticker)
+        detail = MarketDetail(
+            market=self._market(ticker, orders),
+            fills=tuple(f for f in trading.tape.fills if f.ticker == ticker),
+            max_position=trading.floor.parameters.max_inventory_per_market,
+        )
+        if maker is None:
+            return detail
+        parameters = trading.floor.parameters
+        return attrs.evolve(
+            detail,
+            bids=_levels(maker, Side.BID, orders),
+            asks=_levels(maker, Side.ASK, orders),
+            decisions=tuple(decision_view(entry, parameters) for entry in reversed(maker.journal)),
         )
 
     def _shown(self) -> Iterable[MarketTicker]:
@@ -57,46 +125,152 @@ class Viewer:
         ]
         return [*floor.makers, *held]
 
-    def _market(self, ticker: MarketTicker) -> MarketView:
+    def _market(self, ticker: MarketTicker, orders: Sequence[Order]) -> MarketView:
         floor = self.trading.floor
         maker, inventory = floor.makers.get(ticker), floor.inventory(ticker)
-        mark = floor.mark_of(ticker)
-        unrealized = Money(0) if inventory.is_flat else None if mark is None else inventory.unrealized(mark)
-        view = MarketView(
-            ticker=ticker,
-            position=inventory.net,
-            realized=inventory.realized_net,
-            unrealized=unrealized,
-            state="held over",
-        )
+        vwap = inventory.vwap_entry
+        entry = None if vwap is None else Price(round(vwap))
         if maker is None:
-            return view
-        orders = floor.orders(ticker)
-        last = maker.last
-        return attrs.evolve(
-            view,
-            title=maker.market.title or maker.market.yes_sub_title,
-            best_bid=maker.touch.best_bid,
-            best_ask=maker.touch.best_ask,
-            bid=_quote(orders, Side.BID),
-            ask=_quote(orders, Side.ASK),
+            return MarketView(
+                ticker=ticker,
+                position=inventory.net,
+                entry=entry,
+                worst=Count(abs(inventory.net)),
+                realized=inventory.realized_net,
+                unrealized=Money(0) if inventory.is_flat else None,
+                state="held over",
+            )
+        mark = _mark(maker)
+        touch, book, last = maker.touch, maker.book, maker.last
+        return MarketView(
+            ticker=ticker,
+            title=_title(maker.market),
+            event=maker.market.event_ticker,
+            best_bid=touch.best_bid,
+            best_ask=touch.best_ask,
+            bid_size=Count(0) if touch.best_bid is None else book.size_at(Side.BID, touch.best_bid),
+            ask_size=Count(0) if touch.best_ask is None else book.size_at(Side.ASK, touch.best_ask),
+            mark=mark,
+            bid=_quote(maker, orders, Side.BID),
+            ask=_quote(maker, orders, Side.ASK),
+            position=inventory.net,
+            entry=entry,
+            worst=floor.gross.exposure(ticker).worst,
+            realized=inventory.realized_net,
+            unrealized=Money(0)
+            if inventory.is_flat
+            else None
+            if mark is None
+            else inventory.unrealized(mark),
             state="starting" if last is None else last.state.value,
             reason="" if last is None else last.reason,
+            is_paused=OPERATOR_HOLD in maker.holds,
+        )
+
+    def _limits(self, markets: Sequence[MarketView]) -> tuple[LimitView, ...]:
+        trading, parameters = self.trading, self.trading.floor.parameters
+        widest = max(markets, key=lambda m: m.worst, default=None)
+        found = [
+            LimitView(
+                name="MAX_GLOBAL_INVENTORY",
+                used=trading.floor.gross.total / CONTRACT,
+                limit=parameters.max_global_inventory / CONTRACT,
+                unit="contracts",
+            ),
+            LimitView(
+                name="MAX_INVENTORY_PER_MARKET",
+                used=widest.worst / CONTRACT if widest is not None else 0.0,
+                limit=parameters.max_inventory_per_market / CONTRACT,
+                unit="contracts",
+                market=widest.ticker if widest is not None and widest.worst else None,
+            ),
+        ]
+        if parameters.portfolio_mae_limit:
+            found.append(
+                LimitView(
+                    name="PORTFOLIO_MAE_LIMIT",
+                    used=self._adverse(markets) / DOLLAR_MONEY,
+                    limit=parameters.portfolio_mae_limit / DOLLAR_MONEY,
+                    unit="dollars",
+                )
+            )
+        loss = trading.monitor.daily_loss
+        if loss.limit is not None:
+            lost = max(loss.start - trading.floor.marked_pnl(), 0) if loss.day is not None else 0
+            found.append(
+                LimitView(
+                    name="DAILY_LOSS_LIMIT",
+                    used=lost / DOLLAR_MONEY,
+                    limit=loss.limit / DOLLAR_MONEY,
+                    unit="dollars",
+                )
+            )
+        found.append(
+            LimitView(
+                name="MAX_MARKETS_TO_TRADE",
+                used=len(trading.floor.makers),
+                limit=parameters.max_markets_to_trade,
+                unit="markets",
+            )
+        )
+        return tuple(found)
+
+    def _adverse(self, markets: Sequence[MarketView]) -> int:
+        """The cross-market MAE as it stands, in `Money` units."""
+        inventory = self.trading.floor.inventory
+        return sum(
+            inventory(m.ticker).mae_value(m.mark) for m in markets if m.position and m.mark is not None
         )
 
     def _notice(self) -> str:
         trading = self.trading
-        if trading.is_new_quoting_off:
-            return f"no new quotes: {trading.is_new_quoting_off}"
-        if trading.floor.portfolio_hold:
-            return f"no new quotes: {trading.floor.portfolio_hold}"
+        off = trading.is_unguarded or trading.is_new_quoting_off or trading.is_paused_by_operator
+        if off or trading.floor.portfolio_hold:
+            return f"no new quotes: {off or trading.floor.portfolio_hold}"
         if trading.floor.makers:
             return ""
         return "no markets to quote now; looking again every few seconds"
 
 
-def _quote(orders: Iterable[Order], side: Side) -> QuoteView | None:
+def _title(market: Market) -> str:
+    """What the venue calls it; where two markets share a title, the outcome's name says which one this is."""
+    outcome = market.yes_sub_title
+    if not outcome or outcome.lower() in market.title.lower():
+        return market.title or outcome
+    return f"{market.title}: {outcome}" if market.title else outcome
+
+
+def _mark(maker: MarketMaker) -> Price | None:
+    """As the last decision saw it (every change of the book leads to one), else the last average."""
+    return maker.last_mark if maker.last_mark is not None else maker.mid.mark
+
+
+def _by_market(orders: Iterable[Order]) -> Mapping[MarketTicker, list[Order]]:
+    found: dict[MarketTicker, list[Order]] = {}
+    for order in orders:
+        found.setdefault(order.ticker, []).append(order)
+    return found
+
+
+def _quote(maker: MarketMaker, orders: Iterable[Order], side: Side) -> QuoteView | None:
     for order in orders:
         if order.side is side and order.time_in_force is TimeInForce.GTC and order.leaves:
-            return QuoteView(price=order.price, count=order.leaves, is_sure=order.state in _SURE)
+            is_sure = order.state in _SURE
+            ahead = None
+            if is_sure and maker.book.is_synced:
+                ahead = Count(max(maker.book.size_at(side, order.price) - order.leaves, 0))
+            return QuoteView(price=order.price, count=order.leaves, is_sure=is_sure, ahead=ahead)
     return None
+
+
+def _levels(maker: MarketMaker, side: Side, orders: Iterable[Order]) -> tuple[LevelView, ...]:
+    if not maker.book.is_synced:
+        return ()
+    ours: dict[Price, int] = {}
+    for order in orders:
+        if order.side is side and order.state in _SURE:
+            ours[order.price] = ours.get(order.price, 0) + order.leaves
+    return tuple(
+        LevelView(price=price, count=count, ours=Count(min(ours.get(price, 0), count)))
+        for price, count in maker.book.depth(side, SHOWN_LEVELS)
+    )

@@ -15,6 +15,7 @@ import structlog
 import trio
 
 from mm.domain.fill import Fill
+from mm.domain.histogram import Histogram
 from mm.domain.numbers import Count, Micros, Price
 from mm.domain.order import (
     ClientOrderId,
@@ -117,6 +118,8 @@ class OrderDesk:
     decreased: int = 0
     refused: int = 0
     unknown: int = 0
+    latency: Histogram = attrs.field(factory=Histogram)
+    """From a write's send to its answer, whatever that was, in seconds."""
 
     def statistics(self) -> DeskStatistics:
         """A snapshot of the counters."""
@@ -296,7 +299,7 @@ class OrderDesk:
         creating = order.state is OrderState.SENT
         no = OrderEvent.REFUSED if creating else OrderEvent.WRITE_REFUSED
         try:
-            answer = await call
+            answer = await self._timed(call)
         except trio.Cancelled:
             self._lost(order)
             raise
@@ -325,6 +328,13 @@ class OrderDesk:
             return self._no(order, no, Verdict.REFUSED, exc)
         accepted(answer)
         return Outcome(Verdict.DONE, ack=answer if isinstance(answer, PlaceAck) else None)
+
+    async def _timed(self, call: Awaitable[T]) -> T:
+        sent = trio.current_time()
+        try:
+            return await call
+        finally:
+            self.latency.observe(trio.current_time() - sent)
 
     def _no(self, order: Order, event: OrderEvent, verdict: Verdict, exc: ExchangeError | None) -> Outcome:
         self.refused += 1
