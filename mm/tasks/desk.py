@@ -172,6 +172,7 @@ class OrderDesk:
         outcome = await self._send(order, call, accepted)
         if outcome.verdict not in (Verdict.DONE, Verdict.UNKNOWN) and order.count != old_count:
             order.count = old_count
+            self.on_change(order.ticker)
         return outcome
 
     async def decrease(self, order: Order, *, reduce_to: Count) -> Outcome:
