@@ -9,7 +9,7 @@ import trio
 
 from mm.domain.numbers import Count, Micros
 from mm.domain.order import MarketTicker, OrderState, Side, TimeInForce
-from mm.engine.limits import GlobalInventory, MarketExposure
+from mm.engine.limits import MarketExposure
 from mm.engine.parameters import StrategyParameters
 from mm.exchange.embedded.core.events import CoreEvent, FillReported, OrderUpdated
 from mm.exchange.embedded.core.model import OrderRecord, OrderStatus, Reason
@@ -52,7 +52,8 @@ class Watch:
     """Told of each fresh quote of the bot: the hunter listens."""
     _server: ExchangeServer | None = None
     _seen: set[str] = attrs.field(factory=set)
-    _limits_told: bool = False
+    _by_hand: int = 0
+    """Contracts that the account's other orders filled: nobody's limits kept them."""
 
     def attach(self, server: ExchangeServer) -> None:
         """Where the account lives."""
@@ -93,6 +94,8 @@ class Watch:
             return
         self.fills += 1
         name = fill.client_order_id or ""
+        if not name.startswith(self.prefix):
+            self._by_hand += fill.count
         order = next((o for o in reversed(self.user.orders) if o.order_id == fill.order_id), None)
         if order is not None and order.post_only and fill.is_taker:
             self.fail("post-only took", f"{name} {fill.ticker}")
@@ -135,22 +138,24 @@ class Watch:
             self.fail("two orders on a side", f"{order.client_order_id} beside {others} {order.ticker}")
 
     def _check_limits(self) -> None:
-        total = GlobalInventory(self.parameters.max_global_inventory)
-        per_market = self.parameters.max_inventory_per_market
-        for ticker, holding in self.user.holdings.items():
-            if holding.is_settled:
-                continue
-            exposure = MarketExposure(
+        limit = self.parameters.max_global_inventory + self._by_hand
+        per_market = self.parameters.max_inventory_per_market + self._by_hand
+        found = {
+            ticker: MarketExposure(
                 Count(holding.position),
                 self._resting(holding.bids.values()),
                 self._resting(holding.asks.values()),
             )
-            total.update(ticker, exposure)
-            if exposure.worst > max(per_market, abs(holding.position)):
+            for ticker, holding in self.user.holdings.items()
+            if not holding.is_settled
+        }
+        for ticker, exposure in found.items():
+            if exposure.worst > max(per_market, abs(exposure.net)):
                 self.fail("market limit", f"{ticker}: {exposure} above {per_market}")
-        held = sum(abs(h.position) for h in self.user.holdings.values() if not h.is_settled)
-        if total.total > max(total.limit, held):
-            self.fail("global limit", f"{total.total} above {total.limit}")
+        total = sum(exposure.worst for exposure in found.values())
+        if total > max(limit, sum(abs(exposure.net) for exposure in found.values())):
+            told = ", ".join(f"{t.rpartition('-')[2]} {e.net}/{e.bids}/{e.asks}" for t, e in found.items())
+            self.fail("global limit", f"{total} above {limit} (net/bids/asks: {told})")
 
     def _resting(self, orders: Iterable[OrderRecord]) -> Count:
         return Count(sum(order.remaining for order in orders if self.is_ours(order)))
