@@ -4,7 +4,7 @@ Order: environment, `.env` in the working folder, the profile `config/<KALSHI_EN
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,7 +14,7 @@ from platformdirs import user_data_path
 
 from mm.domain.errors import ConfigError
 from mm.engine.parameters import PARAMETERS, StrategyParameters, build_parameters
-from mm.settings.table import SETTINGS, Environment, Secret
+from mm.settings.table import SETTINGS, Environment, Secret, is_key_text
 
 _HOSTS: Final = {
     Environment.DEMO: (
@@ -53,6 +53,11 @@ class Settings:
     def has_own_urls(self) -> bool:
         """The user pointed the bot at a server of their own."""
         return bool(self.values["KALSHI_REST_URL"])
+
+    @property
+    def uses_child_exchange(self) -> bool:
+        """The exchange is the embedded one, started by the bot."""
+        return self.environment is Environment.SIM and not self.has_own_urls
 
     @property
     def rest_url(self) -> str:
@@ -97,13 +102,16 @@ def load_settings(
 
     values: dict[str, Any] = {}
     sources: dict[str, str] = {}
+    bad: set[str] = set()
     for row in SETTINGS.values():
         raw, sources[row.name] = _first(layers, row.name, row.default)
         try:
             values[row.name] = row.parse(raw)
         except ValueError as exc:
-            shown = "(hidden)" if row.is_secret else repr(raw)
+            shown = "(hidden)" if row.is_secret or is_key_text(raw) else repr(raw)
             problems.append(f"{row.name}={shown} from {sources[row.name]}: must be {exc}")
+            bad.add(row.name)
+            values[row.name] = row.parse(row.default)
     given: dict[str, str] = {}
     for parameter in PARAMETERS:
         raw, source = _first(layers, parameter.name, "")
@@ -115,12 +123,11 @@ def load_settings(
         strategy = build_parameters(given)
     except ConfigError as exc:
         problems += exc.problems
-    if not problems:
-        settings = Settings(values=values, strategy=strategy, sources=sources)
-        problems += _check_together(settings)
-        if not problems:
-            return settings
-    raise ConfigError(problems)
+    settings = Settings(values=values, strategy=strategy, sources=sources)
+    problems += _check_together(settings, bad, has_loss_limit="DAILY_LOSS_LIMIT" in given)
+    if problems:
+        raise ConfigError(problems)
+    return settings
 
 
 def read_private_key(settings: Settings) -> Secret:
@@ -136,21 +143,24 @@ def read_private_key(settings: Settings) -> Secret:
         raise ConfigError([f"KALSHI_PRIVATE_KEY_PATH={str(path)!r}: cannot be read: {reason}"]) from None
 
 
-def _check_together(settings: Settings) -> list[str]:
+def _check_together(settings: Settings, bad: Collection[str], *, has_loss_limit: bool) -> list[str]:
+    """What only shows together. A setting in `bad` has been told already and holds its default here."""
     problems = []
-    if bool(settings["KALSHI_REST_URL"]) != bool(settings["KALSHI_WS_URL"]):
+    urls = {"KALSHI_REST_URL", "KALSHI_WS_URL"}
+    if urls.isdisjoint(bad) and len({bool(settings[name]) for name in urls}) == 2:
         problems.append("KALSHI_REST_URL and KALSHI_WS_URL: give both or neither")
     if settings.environment is not Environment.SIM:
-        if not settings["KALSHI_API_KEY"]:
+        if not settings["KALSHI_API_KEY"] and "KALSHI_API_KEY" not in bad:
             problems.append(
                 f"KALSHI_API_KEY is empty: KALSHI_ENV={settings.environment.value} needs a key id"
             )
-        if not settings["KALSHI_API_SECRET"] and not settings["KALSHI_PRIVATE_KEY_PATH"]:
+        has_key = settings["KALSHI_API_SECRET"] or settings["KALSHI_PRIVATE_KEY_PATH"]
+        if not has_key and "KALSHI_PRIVATE_KEY_PATH" not in bad:
             problems.append(
                 "KALSHI_PRIVATE_KEY_PATH and KALSHI_API_SECRET are both empty: one must give the key"
             )
     live = settings.environment is Environment.PROD and settings["LIVE_TRADING_ENABLED"]
-    if live and not settings.strategy.daily_loss_limit:
+    if live and not has_loss_limit:
         problems.append("DAILY_LOSS_LIMIT is not set: live trading on prod needs one (dollars above 0)")
     return problems
 

@@ -6,6 +6,7 @@ loader read both.
 
 import datetime as dt
 import enum
+import ipaddress
 from collections.abc import Callable
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -102,8 +103,15 @@ def optional(parse: Callable[[str], Any]) -> Callable[[str], Any]:
     return lambda text: parse(text) if text.strip() else None
 
 
+def is_key_text(value: str) -> bool:
+    """A private key, put where something else belongs."""
+    return "-----BEGIN" in value
+
+
 def text(value: str) -> str:
-    """Any text, without the blanks around it."""
+    """Any text, without the blanks around it, save a private key: that would be shown."""
+    if is_key_text(value):
+        raise ValueError("something else: the private key itself goes into KALSHI_API_SECRET")
     return value.strip()
 
 
@@ -147,7 +155,11 @@ def market_date(value: str) -> dt.date | str:
         raise ValueError("today, any, or a token such as 26MAY13") from None
 
 
-_LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def url(secure: str, plain: str) -> Callable[[str], str]:
@@ -161,11 +173,7 @@ def url(secure: str, plain: str) -> Callable[[str], str]:
         parts = urlsplit(found)
         if not parts.hostname or parts.scheme not in (secure, plain):
             raise ValueError(hint)
-        if (
-            parts.scheme == plain
-            and parts.hostname not in _LOOPBACK
-            and not parts.hostname.startswith("127.")
-        ):
+        if parts.scheme == plain and not _is_loopback(parts.hostname):
             raise ValueError(hint)
         return found
 
