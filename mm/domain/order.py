@@ -166,6 +166,8 @@ class Order:
     """Contracts known to be filled, by fills (not by an order report)."""
     reported_filled: Count = Count(0)
     """Contracts the venue says are filled, by answers and order reports; may run ahead of `filled`."""
+    reported_at: Micros = Micros(0)
+    """The venue's time of its newest report: an older one says nothing new about price and size."""
     created_at: Micros = Micros(0)
     unknown_since: Micros | None = None
     done_at: Micros | None = None

@@ -109,6 +109,7 @@ class OrderDesk:
     on_placed: Callable[[Order], None] = lambda order: None
     live: dict[ClientOrderId, Order] = attrs.field(factory=dict)
     """Every order that may rest or has fills not booked yet."""
+    _by_market: dict[MarketTicker, dict[ClientOrderId, Order]] = attrs.field(factory=dict)
     _by_order_id: dict[OrderId, Order] = attrs.field(factory=dict)
     _done: "OrderedDict[OrderId, Order]" = attrs.field(factory=OrderedDict)
     _early_fills: "OrderedDict[OrderId, list[Fill]]" = attrs.field(factory=OrderedDict)
@@ -140,6 +141,7 @@ class OrderDesk:
         order.created_at = self.clock()
         order.apply(OrderEvent.SEND)
         self.live[order.client_order_id] = order
+        self._by_market.setdefault(order.ticker, {})[order.client_order_id] = order
         self.recorder.record_order(order)
         self.on_change(order.ticker)  # it counts against the limits before the next market decides
         self.placed += 1
@@ -222,9 +224,12 @@ class OrderDesk:
         if order.order_id is None:
             self._learn_id(order, report.order_id)
         order.reported_filled = max(order.reported_filled, report.filled, key=int)
+        is_newer = report.updated_at is not None and report.updated_at > order.reported_at
+        if is_newer:
+            order.reported_at = report.updated_at or order.reported_at
         if report.status is OrderStatus.RESTING:
-            if order.state is OrderState.UNKNOWN:
-                # What the lost write has made of it is told here, and its next loss is a matter of its own time.
+            if order.state is OrderState.UNKNOWN or (is_newer and order.state is OrderState.RESTING):
+                # What a lost (or late) write has made of it is told here; its next loss is a matter of its own time.
                 order.price, order.count = report.price, Count(report.filled + report.remaining)
                 order.expires_at = report.expires_at or order.expires_at
                 order.unknown_since = None
@@ -287,7 +292,7 @@ class OrderDesk:
 
     def of_market(self, ticker: MarketTicker) -> Iterable[Order]:
         """Orders of a market that may rest or have fills to come."""
-        return [order for order in self.live.values() if order.ticker == ticker]
+        return list(self._by_market.get(ticker, {}).values())
 
     def has_unbooked(self) -> bool:
         """Whether any order is done (by report) with fills that have not come."""
@@ -384,6 +389,10 @@ class OrderDesk:
         if order.unbooked:
             return
         self.live.pop(order.client_order_id, None)
+        of_market = self._by_market.get(order.ticker, {})
+        of_market.pop(order.client_order_id, None)
+        if not of_market:
+            self._by_market.pop(order.ticker, None)
         if order.order_id is None:
             return
         self._by_order_id.pop(order.order_id, None)
