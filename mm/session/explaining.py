@@ -31,7 +31,7 @@ def _action(command: QuoteCommand | ExitOrder) -> str:
         case Amend():
             return f"move {command.side.value} to {contracts(command.leaves)} @ {cents(command.price)}"
         case Decrease():
-            return f"shrink {command.side.value} to {contracts(command.leaves)}"
+            return f"shrink in place to {contracts(command.leaves)}"
         case Cancel():
             return f"cancel: {command.reason}"
         case ExitOrder():

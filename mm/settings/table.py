@@ -199,6 +199,14 @@ def web_address(value: str) -> str:
     return word
 
 
+def host_names(value: str) -> frozenset[str]:
+    """A comma separated list of host names, lower case; may be empty."""
+    found = frozenset(part.strip().lower() for part in value.split(",") if part.strip())
+    if not all(name.isascii() and name.replace("-", "").replace(".", "").isalnum() for name in found):
+        raise ValueError("host names separated by commas, without scheme and port, such as bot,mm.lan")
+    return found
+
+
 def folder(value: str) -> Path | None:
     """A folder; empty means the platform's user data folder."""
     return Path(value.strip()).expanduser() if value.strip() else None
@@ -289,7 +297,20 @@ _ROWS: Final = (
         "true, false",
         "take part in nothing new: only exits and cancels",
     ),
-    _setting("WEB_ADDRESS", "127.0.0.1:8750", web_address, "host:port or off", "where the dashboard listens"),
+    _setting(
+        "WEB_ADDRESS",
+        "127.0.0.1:8750",
+        web_address,
+        "host:port or off",
+        "where dashboard and /metrics listen; a taken port is replaced by a free one",
+    ),
+    _setting(
+        "WEB_HOSTS",
+        "",
+        host_names,
+        "names, comma separated",
+        "host names by which the dashboard may be asked for besides localhost and IP addresses (a proxy's, a container's)",
+    ),
     _setting(
         "SIM_SPEED",
         "10",
