@@ -1,6 +1,7 @@
 """Parse, choose, exit code. Heavy modules are imported by the command that needs them."""
 
 import sys
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -38,6 +39,17 @@ def run_cli(argv: list[str]) -> int:
     except BrokenPipeError:
         return 1
     return result if isinstance(result, int) else 0
+
+
+def _run_beside(what: str, code: int, main: Callable[..., Awaitable[int]], *args: object) -> int:
+    """Run a command beside the bot. Ctrl-C ends it with `code` and without a traceback."""
+    import trio
+
+    try:
+        return trio.run(main, *args)
+    except* KeyboardInterrupt:
+        print(f"mm: interrupted{what}", file=sys.stderr)
+    return code
 
 
 @app.command
@@ -79,6 +91,72 @@ def discover() -> int:
     from mm.settings import load_settings
 
     return trio.run(print_discovery, load_settings())
+
+
+@app.command
+def cancel_all(
+    *,
+    dry_run: Annotated[bool, Parameter(negative="")] = False,
+    everything: Annotated[bool, Parameter(negative="")] = False,
+    yes_cancel_foreign_orders: Annotated[bool, Parameter(negative="")] = False,
+) -> int:
+    """Take every order of this bot off the exchange, and prove it. Works with and without a running bot.
+
+    Args:
+        dry_run: Only show what rests.
+        everything: Foreign orders of the account too; asks first.
+        yes_cancel_foreign_orders: The answer to that question, for scripts.
+    """
+    from mm.session.beside import run_cancel_all
+    from mm.settings import load_settings
+
+    needs_word = everything and not yes_cancel_foreign_orders and not dry_run
+    if needs_word and not sys.stdin.isatty():
+        raise ConfigError(
+            [
+                "--everything cancels foreign orders and asks first: give --yes-cancel-foreign-orders without a terminal"
+            ]
+        )
+    return _run_beside(
+        ": orders may rest", 2, run_cancel_all, load_settings(), dry_run, everything, needs_word
+    )
+
+
+@app.command
+def flatten(
+    *tickers: str,
+    dry_run: Annotated[bool, Parameter(negative="")] = False,
+    beside_bot: Annotated[bool, Parameter(negative="")] = False,
+) -> int:
+    """Close positions within FLATTEN_MAX_SLIPPAGE_CENTS of the touch, until the exchange says flat.
+
+    Args:
+        tickers: These markets; without any, all of SERIES_TICKER and of the ledger.
+        dry_run: Only show what would be sent.
+        beside_bot: Also while a bot runs on the data folder.
+    """
+    from mm.session.beside import run_flatten
+    from mm.settings import load_settings
+
+    return _run_beside(": not flat", 1, run_flatten, load_settings(), tickers, dry_run, beside_bot)
+
+
+@app.command
+def status(
+    *,
+    watch: Annotated[bool, Parameter(negative="")] = False,
+    json: Annotated[bool, Parameter(negative="")] = False,
+) -> int:
+    """Show the bot, its positions, resting orders and today's fills, whether it runs or not. Changes nothing.
+
+    Args:
+        watch: Again every two seconds, until Ctrl-C.
+        json: As JSON, a document a look.
+    """
+    from mm.session.beside import run_status
+    from mm.settings import load_settings
+
+    return _run_beside("", 0, run_status, load_settings(), watch, json)
 
 
 @app.command

@@ -9,7 +9,7 @@ import errno
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -44,6 +44,7 @@ def lock_data_folder(folder: Path) -> Iterator[None]:
         try:
             yield
         finally:
+            _forget_pid(descriptor)
             # Said aloud, not left to the close: a child that is just being started holds the open file until its exec.
             fcntl.flock(descriptor, fcntl.LOCK_UN)
     finally:
@@ -72,3 +73,24 @@ def _write_pid(descriptor: int) -> None:
     except OSError as exc:
         if exc.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
             raise LedgerError(f"cannot write the lock file: {exc.strerror or exc}") from exc
+
+
+def _forget_pid(descriptor: int) -> None:
+    # So that a pid that is given out again is not taken for a bot; one that was killed cannot do it.
+    with suppress(OSError):
+        os.ftruncate(descriptor, 0)
+
+
+def holder_of(folder: Path) -> int | None:
+    """The pid of the bot that runs on the folder, as far as a look can tell that does not touch the lock; else None."""
+    try:
+        pid = int((folder / LOCK_NAME).read_text())
+    except (OSError, ValueError):
+        return None
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return pid  # it runs, as somebody else
+    except OSError:
+        return None
+    return pid

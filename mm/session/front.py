@@ -40,12 +40,24 @@ async def run_bot(settings: Settings, options: RunOptions) -> int:
 
 
 def show(trading: Trading, nursery: trio.Nursery, logs: Logs) -> None:
-    """Start the console beside the trading."""
+    """Start the console and the dashboard beside the trading."""
     viewer = Viewer(trading, trading.clock())
     is_terminal = sys.stdout.isatty() and os.environ.get("TERM", "") not in ("", "dumb")
     writer = terminal_writer(sys.stdout, trio.CapacityLimiter(1))
     console = Console(write=writer, is_terminal=is_terminal, logs=logs)
     nursery.start_soon(console.run, viewer.snapshot)
+    if trading.settings["WEB_ADDRESS"] != "off":
+        # Imported only here: who switches the dashboard off does not pay for it.
+        from mm.session.web import Dashboard
+
+        dashboard = Dashboard(
+            trading=trading,
+            viewer=viewer,
+            address=trading.settings["WEB_ADDRESS"],
+            names=trading.settings["WEB_HOSTS"],
+            tell=console.note if is_terminal else lambda line: None,
+        )
+        nursery.start_soon(dashboard.run)
 
 
 def open_log_files(settings: Settings) -> AbstractContextManager[Logs]:
@@ -55,10 +67,10 @@ def open_log_files(settings: Settings) -> AbstractContextManager[Logs]:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as exc:
         raise ConfigError([f"MM_DATA_DIR={str(settings.data_dir)!r}: {exc.strerror}"]) from None
-    return open_logs(folder, clock=wall_clock, secrets=_secrets(settings), human=sys.stderr)
+    return open_logs(folder, clock=wall_clock, secrets=secrets_of(settings), human=sys.stderr)
 
 
-def _secrets(settings: Settings) -> list[str]:
+def secrets_of(settings: Settings) -> list[str]:
     webhook: Secret = settings["DISCORD_WEBHOOK_URL"]
     found = [webhook.reveal()] if webhook else []
     if settings.environment is not Environment.SIM or settings.has_own_urls:

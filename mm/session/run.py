@@ -23,7 +23,7 @@ from mm.ledger import lock_data_folder, open_ledger
 from mm.session.summary import ExitCode, Summary
 from mm.session.surroundings import Surroundings
 from mm.session.trading import Trading, first_contact
-from mm.session.venue import Venue, open_venue
+from mm.session.venue import Venue, open_venue, shown_to_people
 from mm.settings import Secret, Settings
 from mm.tasks.alerts import AlertKind, Alerts, Severity, open_alerts
 from mm.tasks.discord import DiscordWebhook, Sender
@@ -91,6 +91,7 @@ async def run_session(
             venue = await stack.enter_async_context(
                 open_venue(settings, surroundings, force_paper=options.force_paper)
             )
+            stack.enter_context(shown_to_people(venue, settings.data_dir))
             await _run_on(venue, settings, surroundings, options, stop, summary, signals)
     except* ConfigError as group:
         raise _first_of(group) from None
@@ -170,6 +171,7 @@ async def _run_on(
                         ids=OrderIds(settings["BOT_NAME"], session),
                         stop=stop,
                         summary=summary,
+                        why_stopping=lambda: stop.reason,
                     )
                     await _trade(trading, stop, options, nursery)
                 nursery.cancel_scope.cancel(reason="session is over")

@@ -5,8 +5,8 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -21,13 +21,15 @@ from mm.exchange.kalshi.signing import load_signer
 from mm.exchange.paper import open_paper
 from mm.exchange.port import Exchange
 from mm.session.surroundings import Surroundings
-from mm.settings import Environment, Secret, Settings
+from mm.settings import Secret, Settings
 from mm.settings.load import read_private_key
 
 log = structlog.get_logger(__name__)
 
 CHILD_START_S: Final = 20.0
 CHILD_STOP_S: Final = 5.0
+CHILD_FILE: Final = "exchange.json"
+"""In the data folder: where the embedded exchange of the running bot listens, for commands beside it."""
 
 
 @attrs.frozen(kw_only=True)
@@ -75,29 +77,86 @@ async def open_venue(
 ) -> AsyncGenerator[Venue, None]:
     """Open the venue that the settings ask for. Raises `ConfigError`, or `MMError` when the child does not start."""
     paper = settings.orders_on_paper(force_paper)
-    if settings.environment is Environment.SIM and not settings.has_own_urls:
+    if settings.uses_child_exchange:
         async with open_child(settings) as child:
-            access = Access(
-                rest_url=child.ready["rest_url"],
-                ws_url=child.ready["ws_url"],
-                key_id=child.ready["key_id"],
-                pem=Secret(_read(Path(child.ready["private_key_path"]))),
-                pem_setting="the embedded exchange's key",
-            )
+            access = _access_to_child(child.ready)
             async with _open(settings, access, surroundings, paper=paper) as venue:
                 venue.child = child
                 yield venue
         return
+    async with _open(settings, _access_by_settings(settings), surroundings, paper=paper) as venue:
+        yield venue
+
+
+@contextmanager
+def shown_to_people(venue: Venue, data_dir: Path) -> Iterator[None]:
+    """While the block runs, commands beside the bot find its embedded exchange. The data folder's lock is held."""
+    if venue.child is None:
+        yield
+        return
+    path = data_dir / CHILD_FILE
+    try:
+        path.write_text(json.dumps(venue.child.ready))
+    except OSError as exc:  # a full disk is told by the ledger
+        log.warning("commands will not find the embedded exchange", error=exc.strerror)
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+
+
+class NoExchange(MMError):
+    """There is no exchange to talk to: the embedded one of this data folder does not run, so nothing rests on it."""
+
+
+@asynccontextmanager
+async def open_for_people(settings: Settings, surroundings: Surroundings) -> AsyncGenerator[Venue, None]:
+    """The exchange where orders of these settings may rest, for a command beside the bot. Never paper, starts nothing.
+
+    Raises `ConfigError`; `NoExchange` in `sim` when no bot of this data folder has its exchange running.
+    """
+    if settings.uses_child_exchange:
+        access = await _find_child(settings.data_dir / CHILD_FILE)
+    else:
+        access = _access_by_settings(settings)
+    async with _open(settings, access, surroundings, paper=False) as venue:
+        yield venue
+
+
+def _access_by_settings(settings: Settings) -> Access:
     setting = "KALSHI_API_SECRET" if settings["KALSHI_API_SECRET"] else "KALSHI_PRIVATE_KEY_PATH"
-    access = Access(
+    return Access(
         rest_url=settings.rest_url,
         ws_url=settings.ws_url,
         key_id=settings["KALSHI_API_KEY"],
         pem=read_private_key(settings),
         pem_setting=setting,
     )
-    async with _open(settings, access, surroundings, paper=paper) as venue:
-        yield venue
+
+
+def _access_to_child(ready: dict[str, str]) -> Access:
+    return Access(
+        rest_url=ready["rest_url"],
+        ws_url=ready["ws_url"],
+        key_id=ready["key_id"],
+        pem=Secret(_read(Path(ready["private_key_path"]))),
+        pem_setting="the embedded exchange's key",
+    )
+
+
+async def _find_child(path: Path) -> Access:
+    """The embedded exchange that a bot of this data folder has started. Raises `NoExchange`."""
+    absent = NoExchange(
+        "the embedded exchange of this data folder does not run: nothing rests there, and nothing is held"
+    )
+    try:
+        access = _access_to_child(json.loads(_read(path) or "{}"))
+    except (ValueError, KeyError):
+        raise absent from None
+    if not access.pem:
+        raise absent  # it takes its key along when it ends
+    return access
 
 
 @asynccontextmanager
@@ -190,7 +249,7 @@ async def _stop(process: trio.Process) -> None:
 
 def check_files(settings: Settings) -> None:
     """What must be readable before anything starts. Raises `ConfigError`."""
-    if settings.environment is Environment.SIM and not settings.has_own_urls:
+    if settings.uses_child_exchange:
         return
     pem = read_private_key(settings)
     problems: list[str] = []
