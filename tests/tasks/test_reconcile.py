@@ -497,7 +497,8 @@ async def test_fills_of_a_market_settled_in_an_earlier_life_do_not_open_it_again
     """They lie in the overlap of the next start; one of them was even unknown: it changes the result, not the position."""
     rig = quiet()
     rig.exchange.fills += [fill(1, fee=Money(0)), fill(2, fee=Money(0))]
-    rig.exchange.settled += [settled(at=10)]
+    rig.exchange.fills += [fill(0, fee=Money(0), ticker=OTHER, price=Price(10_000))]
+    rig.exchange.settled += [settled(at=10), settled(at=500, ticker=OTHER)]
     async with running(tmp_path, rig) as desk:
         await trio.sleep(3)
         assert rig.positions.realized() == 400 * 5_900
