@@ -1,0 +1,142 @@
+"""The documentation says what the code says: settings, order states, links, files, commands, targets, examples."""
+
+import re
+import runpy
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mm.cli import app
+from mm.engine.parameters import PARAMETERS_BY_NAME
+from mm.settings import SETTINGS, load_settings
+from mm.settings.document import settings_page
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CHANGELOG.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
+FENCE = re.compile(r"^ *```(\w*)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
+SPAN = re.compile(r"`([^`\n]+)`")
+
+
+def name_of(page: Path) -> str:
+    """How a page is called in the tests' names."""
+    return str(page.relative_to(ROOT))
+
+
+EACH_PAGE = pytest.mark.parametrize("page", PAGES, ids=name_of)
+
+
+def code_of(page: Path) -> Iterator[str]:
+    """Every piece of code on a page: the spans of its text, and the lines of its blocks; not what programs print."""
+    text = page.read_text()
+    for kind, block in FENCE.findall(text):
+        if kind != "text":
+            yield from block.splitlines()
+    for line in FENCE.sub("", text).splitlines():
+        if line.startswith("    "):
+            yield line
+        else:
+            yield from SPAN.findall(line)
+
+
+def anchors_of(page: Path) -> set[str]:
+    """The anchors that a page's headings make."""
+    headings = re.findall(r"^#+ (.+)$", FENCE.sub("", page.read_text()), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_the_page_of_settings_is_what_the_tables_say() -> None:
+    """Whoever changes a setting writes the page anew: `python -m mm.settings.document > docs/settings.md`."""
+    assert (ROOT / "docs/settings.md").read_text() == settings_page()
+
+
+def test_the_page_of_settings_names_every_setting() -> None:
+    """The writer leaves none out."""
+    named = set(re.findall(r"^\| `([A-Z_]+)` \|", settings_page(), re.MULTILINE))
+
+    assert named == SETTINGS.keys() | PARAMETERS_BY_NAME.keys()
+
+
+def test_the_drawing_of_order_states_is_the_table() -> None:
+    """Whoever changes a transition draws it anew: `python docs/order_states.py`."""
+    page = (ROOT / "docs/architecture.md").read_text()
+
+    assert runpy.run_path(str(ROOT / "docs/order_states.py"))["rewritten"](page) == page
+
+
+@EACH_PAGE
+def test_every_relative_link_resolves(page: Path) -> None:
+    """Files and headings that are linked exist."""
+    broken = []
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if target.startswith(("http://", "https://")):
+            continue
+        name, _, anchor = target.partition("#")
+        found = page.parent / name if name else page
+        if not found.exists() or (anchor and anchor not in anchors_of(found)):
+            broken.append(target)
+
+    assert broken == []
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.parent.name != "adr"], ids=name_of)
+def test_every_file_that_is_named_exists(page: Path) -> None:
+    """A page does not outlive the files it speaks of; only the reasons of old choices may."""
+    named = {
+        name
+        for code in code_of(page)
+        for name in re.findall(r"(?<![\w/])(?:mm|tests|docs|bench|config|requirements)/[\w/]*\.\w+", code)
+    }
+
+    assert sorted(name for name in named if not (ROOT / name).exists()) == []
+
+
+@EACH_PAGE
+def test_every_command_that_is_named_exists_with_its_options(page: Path) -> None:
+    """`mm ...` on a page can be typed."""
+    known = set(app)
+    wrong = []
+    for code in code_of(page):
+        for command, rest in re.findall(r"(?:^|[\s/])mm ([a-z][a-z-]*)\b([^#;|]*)", code):
+            if command not in known:
+                wrong.append(f"mm {command}")
+                continue
+            options = {
+                name for argument in app[command].assemble_argument_collection() for name in argument.names
+            }
+            wrong += [f"mm {command} {o}" for o in re.findall(r"--[a-z][a-z-]*", rest) if o not in options]
+
+    assert wrong == []
+
+
+@EACH_PAGE
+def test_every_make_target_that_is_named_exists(page: Path) -> None:
+    """`make ...` on a page can be typed."""
+    known = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = {target for code in code_of(page) for target in re.findall(r"(?:^|\s)make ([a-z][a-z-]*)", code)}
+
+    assert sorted(named - known) == []
+
+
+@EACH_PAGE
+def test_every_setting_in_an_example_exists(page: Path) -> None:
+    """Lines such as `NAME=value` name settings of the bot, or a variable of the tests or of make."""
+    known = SETTINGS.keys() | PARAMETERS_BY_NAME.keys() | {"MM_RECORDINGS", "ROUNDS", "SEED", "NAME"}
+    named = {name for code in code_of(page) for name in re.findall(r"\b([A-Z][A-Z_]{3,})=", code)}
+
+    assert sorted(named - known) == []
+
+
+def test_the_examples_of_env_files_are_accepted(tmp_path: Path) -> None:
+    """Each `.env` in the README, as printed, is a valid set of settings."""
+    examples = [block for kind, block in FENCE.findall((ROOT / "README.md").read_text()) if kind == "ini"]
+
+    assert examples
+    for example in examples:
+        dotenv = tmp_path / ".env"
+        dotenv.write_text(example)
+        load_settings(environ={}, dotenv=dotenv)
