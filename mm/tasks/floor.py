@@ -45,6 +45,8 @@ class Floor:
     """Markets to be decided on, in the order in which they were marked."""
     portfolio_hold: str = ""
     """Why nothing may be quoted anywhere; empty when quoting is allowed."""
+    holds: dict[str, str] = attrs.field(factory=dict)
+    """Cause -> why nothing is quoted anywhere, markets still to be taken included."""
     is_feed_up: bool = False
     is_fencing: bool = False
     """All groups are being triggered: quoters wait for the end of it."""
@@ -69,8 +71,7 @@ class Floor:
         )
         if not self.is_feed_up:
             maker.holds["feed"] = "feed is down"
-        if self.portfolio_hold:
-            maker.holds["portfolio"] = self.portfolio_hold
+        maker.holds.update(self.holds)
         self.makers[ticker] = maker
         self.update_exposure(ticker)
         return maker
@@ -136,12 +137,14 @@ class Floor:
 
     def hold_all(self, cause: str, why: str) -> None:
         """No quotes anywhere until `lift_all`; what rests is pulled."""
+        self.holds[cause] = why
         for ticker, maker in self.makers.items():
             maker.holds[cause] = why
             self.order_changed(ticker)
 
     def lift_all(self, cause: str) -> None:
         """The cause is over."""
+        self.holds.pop(cause, None)
         for ticker, maker in self.makers.items():
             if maker.holds.pop(cause, None) is not None:
                 self.order_changed(ticker)
