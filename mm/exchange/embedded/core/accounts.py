@@ -64,6 +64,21 @@ class Accounts:
         user.cash[exchange_index] = user.cash.get(exchange_index, 0) + amount
         user.locked.setdefault(exchange_index, 0)
 
+    def set_netting(self, user: User, *, is_netting: bool) -> None:
+        """Turn the return of collateral on or off, for what is held too. Raises `Refused` when the cash is not there."""
+        was = user.is_netting
+        user.is_netting = is_netting
+        self._refresh_all(user)
+        if any(user.available(shard) < 0 for shard in user.cash):
+            user.is_netting = was
+            self._refresh_all(user)
+            raise Refused(400, "insufficient_balance", "insufficient balance")
+
+    def _refresh_all(self, user: User) -> None:
+        for holdings in user.event_holdings.values():
+            for holding in holdings:
+                self._refresh_event(user, holding.market)
+
     # --- what rests --------------------------------------------------------------------------------------------------
 
     def rest(self, user: User, market: MarketState, order: OrderRecord) -> None:

@@ -21,6 +21,7 @@ from mm.exchange.embedded.core.model import (
     OrderStatus,
     Reason,
     WriteResult,
+    split_account,
 )
 from mm.exchange.embedded.core.resting import Resting
 from mm.exchange.embedded.core.rules import (
@@ -72,7 +73,7 @@ class Entry:
 
     def _check_member(self, user: User, market: MarketState, request: OrderRequest) -> None:
         if market.exchange_index not in user.cash:
-            raise Refused(400, f"user_not_found:_{user.user_id}")
+            raise Refused(400, f"user_not_found:_{split_account(user.user_id)[0]}")
         if request.client_order_id:
             self._check_id(user, request.client_order_id)
         if len(user.resting) >= self._state.rules.max_open_orders:

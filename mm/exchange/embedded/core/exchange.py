@@ -15,6 +15,7 @@ from mm.domain.grid import TickGrid
 from mm.domain.numbers import Count, Micros, Money, Price
 from mm.domain.order import GroupId, MarketTicker, OrderId
 from mm.exchange.embedded.core.accounts import Accounts
+from mm.exchange.embedded.core.calendar import Calendar
 from mm.exchange.embedded.core.entry import Entry
 from mm.exchange.embedded.core.events import CoreEvent
 from mm.exchange.embedded.core.groups import Groups
@@ -23,12 +24,16 @@ from mm.exchange.embedded.core.matching import Matcher
 from mm.exchange.embedded.core.model import (
     AmendRequest,
     EventSpec,
+    FeeChange,
     IdSource,
+    MaintenanceWindow,
     MarketSpec,
     OrderGroup,
     OrderRequest,
     SeriesSpec,
     WriteResult,
+    account_id,
+    split_account,
 )
 from mm.exchange.embedded.core.reading import Reading
 from mm.exchange.embedded.core.resting import Resting
@@ -49,6 +54,7 @@ class ExchangeCore(Reading):
         self._groups = Groups(state, resting)
         self._entry = Entry(state, accounts, resting, Matcher(state, accounts, resting, self._groups))
         self._lifecycle = Lifecycle(state, accounts, resting)
+        self._calendar = Calendar(state, self._lifecycle)
         state.shard(0)
 
     # --- what exists -------------------------------------------------------------------------------------------------
@@ -101,6 +107,29 @@ class ExchangeCore(Reading):
         )
         self._state.users[user_id] = user
         return user
+
+    def add_subaccount(self, member: str, number: int) -> User:
+        """A subaccount (1 to 63) of a member: its own cash, positions, orders and groups; client ids are shared.
+
+        Raises `ValueError` when it exists, `KeyError` for an unknown member.
+        """
+        main = self._user(member)
+        user = self.add_user(account_id(member, number), precision=main.precision, is_netting=main.is_netting)
+        user.spent_ids = main.spent_ids
+        return user
+
+    def subaccounts(self, member: str) -> list[int]:
+        """The numbers of a member's accounts, 0 included."""
+        split = map(split_account, self._state.users)
+        return sorted(number for owner, number in split if owner == member)
+
+    def set_netting(self, now: Micros, user_id: str, *, is_netting: bool) -> None:
+        """Whether collateral of mutually exclusive events is returned. Raises `Refused` when the cash is not there."""
+        self._begin(now)
+        try:
+            self._accounts.set_netting(self._user(user_id), is_netting=is_netting)
+        finally:
+            self._end()
 
     def deposit(self, now: Micros, user_id: str, exchange_index: int, amount: Money) -> None:
         """Add cash on a shard (opens the account there). A negative amount withdraws; may raise `Refused`."""
@@ -332,6 +361,39 @@ class ExchangeCore(Reading):
         self._begin(now)
         try:
             self._lifecycle.set_event_fees(event_ticker, fee_type, multiplier)
+        finally:
+            self._end()
+
+    def schedule_series_fees(
+        self, now: Micros, series_ticker: str, fee_type: FeeType, multiplier: Fraction, when: Micros
+    ) -> FeeChange:
+        """Announce a change of a series' fees for `when`; at once if that is not ahead."""
+        self._begin(now)
+        try:
+            return self._calendar.schedule_series_fees(series_ticker, fee_type, multiplier, when)
+        finally:
+            self._end()
+
+    def schedule_event_fees(
+        self,
+        now: Micros,
+        event_ticker: str,
+        fee_type: FeeType | None,
+        multiplier: Fraction | None,
+        when: Micros,
+    ) -> FeeChange:
+        """Announce a change of an event's overrides (None: the series' value) for `when`."""
+        self._begin(now)
+        try:
+            return self._calendar.schedule_event_fees(event_ticker, fee_type, multiplier, when)
+        finally:
+            self._end()
+
+    def schedule_maintenance(self, now: Micros, start: Micros, end: Micros) -> MaintenanceWindow:
+        """Announce a pause of trading on every shard from `start` to `end`."""
+        self._begin(now)
+        try:
+            return self._calendar.schedule_maintenance(start, end)
         finally:
             self._end()
 

@@ -48,7 +48,7 @@ class Lifecycle:
         """List a series."""
         if spec.ticker in self._state.series:
             raise ValueError(f"series {spec.ticker} exists")
-        self._state.series[spec.ticker] = spec
+        self._state.series[spec.ticker] = attrs.evolve(spec, updated_at=self._state.now)
 
     def add_event(self, spec: EventSpec) -> None:
         """List an event of a known series."""
@@ -56,6 +56,7 @@ class Lifecycle:
             raise ValueError(f"event {spec.ticker} exists")
         if spec.series_ticker not in self._state.series:
             raise ValueError(f"unknown series {spec.series_ticker}")
+        spec = attrs.evolve(spec, updated_at=self._state.now)
         self._state.events[spec.ticker] = spec
         self._state.event_markets[spec.ticker] = []
         self._state.out.append(EventCreated(spec, self._state.now))
@@ -236,7 +237,9 @@ class Lifecycle:
         state = self._state
         if series_ticker not in state.series:
             raise ValueError(f"unknown series {series_ticker}")
-        series = attrs.evolve(state.series[series_ticker], fee_type=fee_type, fee_multiplier=multiplier)
+        series = attrs.evolve(
+            state.series[series_ticker], fee_type=fee_type, fee_multiplier=multiplier, updated_at=state.now
+        )
         state.series[series_ticker] = series
         for event in state.events.values():
             if event.series_ticker == series_ticker:
@@ -250,7 +253,10 @@ class Lifecycle:
         if event_ticker not in state.events:
             raise ValueError(f"unknown event {event_ticker}")
         event = attrs.evolve(
-            state.events[event_ticker], fee_type_override=fee_type, fee_multiplier_override=multiplier
+            state.events[event_ticker],
+            fee_type_override=fee_type,
+            fee_multiplier_override=multiplier,
+            updated_at=state.now,
         )
         state.events[event_ticker] = event
         self._apply_fees(event)

@@ -12,7 +12,14 @@ from mm.exchange.embedded.core.accounts import Accounts
 from mm.exchange.embedded.core.book import BookSide
 from mm.exchange.embedded.core.events import FillReported, TradePrinted
 from mm.exchange.embedded.core.groups import Groups
-from mm.exchange.embedded.core.model import FillRecord, OrderRecord, OrderStatus, Reason, TradeRecord
+from mm.exchange.embedded.core.model import (
+    FillRecord,
+    OrderRecord,
+    OrderStatus,
+    Reason,
+    TradeRecord,
+    same_member,
+)
 from mm.exchange.embedded.core.resting import Resting
 from mm.exchange.embedded.core.state import MarketState, State, User
 
@@ -52,7 +59,7 @@ class Matcher:
             if not crosses(order.side, order.price, level.price):
                 break
             for maker in level.orders.values():
-                if maker.user_id != order.user_id:
+                if not self._is_self(maker, order):
                     found += maker.remaining
                 elif order.self_trade_prevention is SelfTradePrevention.TAKER:
                     return min(found, order.remaining)
@@ -69,7 +76,7 @@ class Matcher:
             if level is None or not crosses(order.side, order.price, level.price):
                 break
             maker = next(iter(level.orders.values()))
-            if maker.user_id != order.user_id:
+            if not self._is_self(maker, order):
                 self._trade(user, market, order, maker, opposite, outcome)
             elif order.self_trade_prevention is SelfTradePrevention.TAKER:
                 outcome.met_itself = True
@@ -77,6 +84,12 @@ class Matcher:
             else:
                 self._resting.take_off(maker, Reason.SELF_TRADE_CANCEL)
         return outcome
+
+    def _is_self(self, one: OrderRecord, other: OrderRecord) -> bool:
+        """Whether self-trade prevention keeps the two apart."""
+        if self._state.rules.stp_across_subaccounts:
+            return same_member(one.user_id, other.user_id)
+        return one.user_id == other.user_id
 
     def _trade(
         self,

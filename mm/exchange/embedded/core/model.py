@@ -31,6 +31,22 @@ IdSource = Callable[[], str]
 """Gives uuid-like strings, never the same twice, also across starts: orders, trades, groups, markets."""
 
 
+def account_id(member: str, subaccount: int) -> str:
+    """The core's user of one subaccount of a member: each has its own cash, positions, orders and groups."""
+    return f"{member}/{subaccount}" if subaccount else member
+
+
+def split_account(user_id: str) -> tuple[str, int]:
+    """The member and the subaccount of a user of the core."""
+    member, _, number = user_id.partition("/")
+    return member, int(number or 0)
+
+
+def same_member(one: str, other: str) -> bool:
+    """Whether two users of the core are accounts of one member."""
+    return one == other or one.partition("/")[0] == other.partition("/")[0]
+
+
 class OrderStatus(enum.Enum):
     """The venue's three states of an accepted order."""
 
@@ -67,6 +83,8 @@ class SeriesSpec:
     fee_type: FeeType = FeeType.QUADRATIC_WITH_MAKER_FEES
     fee_multiplier: Fraction = Fraction(1)
     exchange_index: int = 0
+    updated_at: Micros = Micros(0)
+    """Set by the core."""
     metadata: Mapping[str, Any] = attrs.field(factory=dict)
 
 
@@ -82,6 +100,8 @@ class EventSpec:
     fee_type_override: FeeType | None = None
     fee_multiplier_override: Fraction | None = None
     exchange_index: int = 0
+    updated_at: Micros = Micros(0)
+    """Set by the core."""
     metadata: Mapping[str, Any] = attrs.field(factory=dict)
 
 
@@ -230,6 +250,30 @@ class WriteResult:
         if not self.fill_count:
             return None
         return Price((2 * self.fees + self.fill_count) // (2 * self.fill_count))
+
+
+# --- what is announced -----------------------------------------------------------------------------------------------
+
+
+@attrs.frozen(kw_only=True)
+class FeeChange:
+    """A change of fees, announced for `scheduled_at`: of a series, or of one event's overrides (`event_ticker`)."""
+
+    change_id: str
+    series_ticker: str
+    event_ticker: str | None = None
+    fee_type: FeeType | None
+    """None (events only): the series' value holds."""
+    multiplier: Fraction | None
+    scheduled_at: Micros
+
+
+@attrs.frozen(kw_only=True)
+class MaintenanceWindow:
+    """From `start` to `end` trading is paused on every shard."""
+
+    start: Micros
+    end: Micros
 
 
 # --- what happened ---------------------------------------------------------------------------------------------------

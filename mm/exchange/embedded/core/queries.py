@@ -62,6 +62,7 @@ class Queries:
         exchange_index: int | None,
         limit: int,
         before: int | None,
+        also: Callable[[OrderRecord], bool] | None = None,
     ) -> Slice[OrderRecord]:
         """A user's orders by creation, newest first. Of a house user: what rests."""
         if status is OrderStatus.RESTING or user.is_house:
@@ -83,6 +84,7 @@ class Queries:
                 and (status is None or order.status is status)
                 and (max_ts is None or order.created_at <= max_ts)
                 and exchange_index in (None, order.exchange_index)
+                and (also is None or also(order))
             )
 
         source = takewhile(lambda order: order.created_at >= (min_ts or _ALWAYS), source)

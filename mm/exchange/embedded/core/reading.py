@@ -3,14 +3,16 @@
 Records that are handed out are live: read them at once, or copy.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from mm.domain.numbers import Count, Micros
 from mm.domain.order import GroupId, MarketTicker, OrderId
 from mm.exchange.embedded.core.model import (
     BalanceView,
     EventSpec,
+    FeeChange,
     FillRecord,
+    MaintenanceWindow,
     OrderGroup,
     OrderRecord,
     OrderStatus,
@@ -22,6 +24,7 @@ from mm.exchange.embedded.core.model import (
     TradeRecord,
 )
 from mm.exchange.embedded.core.queries import Queries
+from mm.exchange.embedded.core.rules import Rules
 from mm.exchange.embedded.core.state import MarketState, State, User
 
 
@@ -31,6 +34,11 @@ class Reading:
     def __init__(self, state: State) -> None:
         self._state = state
         self._queries = Queries(state)
+
+    @property
+    def rules(self) -> Rules:
+        """The switches in force."""
+        return self._state.rules
 
     def series(self) -> Mapping[str, SeriesSpec]:
         """All series by ticker."""
@@ -59,6 +67,14 @@ class Reading:
             for index, shard in sorted(self._state.shards.items())
         ]
 
+    def fee_changes(self) -> list[FeeChange]:
+        """Every announced change of fees, past ones too, in the order of their times."""
+        return sorted(self._state.fee_changes, key=lambda change: change.scheduled_at)
+
+    def maintenance(self) -> list[MaintenanceWindow]:
+        """Every announced maintenance window, past ones too, in the order of their times."""
+        return sorted(self._state.maintenance, key=lambda window: window.start)
+
     def order(
         self, user_id: str, order_id: OrderId, *, exchange_index: int | None = None
     ) -> OrderRecord | None:
@@ -80,8 +96,9 @@ class Reading:
         exchange_index: int | None = None,
         limit: int = 100,
         before: int | None = None,
+        also: Callable[[OrderRecord], bool] | None = None,
     ) -> Slice[OrderRecord]:
-        """Orders, newest first; `min_ts` and `max_ts` bound the creation time, both inclusive."""
+        """Orders, newest first; `min_ts` and `max_ts` bound the creation time, both inclusive; `also` picks further."""
         return self._queries.orders(
             self._user(user_id),
             tickers=tickers,
@@ -92,6 +109,7 @@ class Reading:
             exchange_index=exchange_index,
             limit=limit,
             before=before,
+            also=also,
         )
 
     def fills(

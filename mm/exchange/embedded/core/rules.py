@@ -37,6 +37,10 @@ class Rules:
     """Whether deactivating one market cancels its `cancel_order_on_pause` orders, as a pause of the shard does."""
     decrease_in_pause: bool = False
     """Whether a decrease passes while trading is paused, as a cancel does."""
+    stp_across_subaccounts: bool = True
+    """Whether self-trade prevention sees the member or the single subaccount."""
+    cancel_names_client_order_id: bool = False
+    """Whether the answer to a cancel carries the `client_order_id`; recorded ones did not, the contract allows it."""
     queue_counts_better: bool = True
     """Whether a queue position counts the better levels too."""
     group_window: Micros = Micros(15 * SECOND)

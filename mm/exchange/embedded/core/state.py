@@ -19,8 +19,10 @@ from mm.exchange.embedded.core.book import MatchingBook
 from mm.exchange.embedded.core.events import CoreEvent
 from mm.exchange.embedded.core.model import (
     EventSpec,
+    FeeChange,
     FillRecord,
     IdSource,
+    MaintenanceWindow,
     MarketSpec,
     OrderGroup,
     OrderRecord,
@@ -176,6 +178,9 @@ class State:
     settled_values: dict[str, int] = attrs.field(factory=dict)
     """Per mutually exclusive event: what its settled markets paid together; the rest can pay 1 dollar less that."""
     shards: dict[int, Shard] = attrs.field(factory=dict)
+    fee_changes: list[FeeChange] = attrs.field(factory=list)
+    """Announced changes, also those that have come to pass, in the order of their announcement."""
+    maintenance: list[MaintenanceWindow] = attrs.field(factory=list)
     timers: list[tuple[Micros, int, Callable[[], None]]] = attrs.field(factory=list)
     """Heap of (when, tie breaker, what): expiries, openings, closings, settlements. Stale ones check and do nothing."""
     out: list[CoreEvent] = attrs.field(factory=list)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 import attrs
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519, padding, rsa
 
@@ -30,6 +30,14 @@ class ApiKey:
     key_id: str
     user_id: str
     public_key: PublicKey = attrs.field(repr=False)
+    name: str = ""
+    scopes: tuple[str, ...] = ("read", "write")
+    subaccount: int | None = None
+    """The only subaccount it may act for; None: all of the member's."""
+
+    def may(self, scope: str) -> bool:
+        """Whether it may `read`, or `write::trade`: a child scope is there when its parent is."""
+        return scope in self.scopes or scope.partition("::")[0] in self.scopes
 
 
 @attrs.frozen(kw_only=True)
@@ -47,6 +55,8 @@ class Authenticator:
     clock: Callable[[], Micros]
     keys: dict[str, ApiKey] = attrs.field(factory=dict)
     window: ClockWindow = attrs.field(factory=ClockWindow)
+    skew: Micros = Micros(0)
+    """How far our clock is ahead of the members', on purpose (a fault)."""
     pss_salt_length: int = 32
     """32 on the real exchange; 0 in a simulation, where a random salt would change the bytes of every run."""
 
@@ -54,12 +64,16 @@ class Authenticator:
         """Make a key known."""
         self.keys[key.key_id] = key
 
-    def keys_of(self, user_id: str) -> list[str]:
-        """The ids of a member's keys."""
-        return [key.key_id for key in self.keys.values() if key.user_id == user_id]
+    def keys_of(self, user_id: str) -> list[ApiKey]:
+        """A member's keys, oldest first."""
+        return [key for key in self.keys.values() if key.user_id == user_id]
 
-    def user_of(self, method: str, raw_path: str, headers: Mapping[str, str]) -> str:
-        """The user who signed this request. Raises `ApiError` (401) with the exchange's own words."""
+    def remove(self, key_id: str) -> None:
+        """Make a key unknown; what it has opened stays open."""
+        self.keys.pop(key_id, None)
+
+    def key_of(self, method: str, raw_path: str, headers: Mapping[str, str]) -> ApiKey:
+        """The key that signed this request. Raises `ApiError` (401) with the exchange's own words."""
         key_id = headers.get(KEY_HEADER, "")
         timestamp = headers.get(TIMESTAMP_HEADER, "")
         signature = headers.get(SIGNATURE_HEADER, "")
@@ -77,11 +91,11 @@ class Authenticator:
         text = f"{timestamp}{method}{raw_path}".encode("latin-1")
         if not self._verifies(key.public_key, signature, text):
             raise _refused("INCORRECT_API_KEY_SIGNATURE")
-        return key.user_id
+        return key
 
     def _check_time(self, timestamp: str) -> None:
         is_number = timestamp.isascii() and timestamp.isdigit() and len(timestamp) <= 15
-        skew = int(timestamp) * 1_000 - self.clock() if is_number else None
+        skew = int(timestamp) * 1_000 - self.clock() - self.skew if is_number else None
         if skew is None or not self.window.oldest_s * SECOND <= skew <= self.window.newest_s * SECOND:
             raise _missing("header_timestamp_expired")
 
@@ -118,16 +132,38 @@ class KeyPair:
     public_key: PublicKey = attrs.field(repr=False)
 
 
+def public_pem(text: str) -> PublicKey:
+    """A member's own public key. Raises `ValueError` when the text is no RSA or Ed25519 public key."""
+    try:
+        key = serialization.load_pem_public_key(text.encode("utf-8"))
+    except (ValueError, UnsupportedAlgorithm):
+        raise ValueError("not a PEM public key") from None
+    if not isinstance(key, rsa.RSAPublicKey | ed25519.Ed25519PublicKey):
+        raise ValueError("neither an RSA nor an Ed25519 key")
+    return key
+
+
+def private_pem(kind: str) -> tuple[str, PublicKey]:
+    """A new private key as PEM (`rsa`: 2048 bit, or `ed25519`) and its public half. Blocks for the generation."""
+    key = _new_key(kind)
+    pem = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    return pem.decode("ascii"), key.public_key()
+
+
+def _new_key(kind: str) -> PrivateKey:
+    if kind == "rsa":
+        return rsa.generate_private_key(public_exponent=65_537, key_size=2_048)
+    return ed25519.Ed25519PrivateKey.generate()
+
+
 def make_keypair(directory: Path, key_id: str, *, kind: str = "rsa") -> KeyPair:
     """Write a new private key (`rsa`: 2048 bit, or `ed25519`) as PEM, readable by its owner only.
 
     Blocks for the generation of the key (tens to hundreds of ms). Raises `OSError` when the file cannot be written.
     """
-    key: PrivateKey
-    if kind == "rsa":
-        key = rsa.generate_private_key(public_exponent=65_537, key_size=2_048)
-    else:
-        key = ed25519.Ed25519PrivateKey.generate()
+    key = _new_key(kind)
     path = directory / f"kalshi-twin-{key_id}.pem"
     write_private_key(path, key)
     return KeyPair(key_id=key_id, private_key_path=path, public_key=key.public_key())

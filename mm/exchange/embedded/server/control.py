@@ -80,6 +80,9 @@ class Control:
             return error.response()
         except Refused as refused:
             return refusal(refused).response()
+        except ValueError as error:
+            # What operators ask of the core and cannot have: a market in the wrong state, an unknown one.
+            return invalid(str(error)).response()
 
     def _commands(self) -> Mapping[str, Callable[[Body], Response]]:
         return {
@@ -174,7 +177,7 @@ class Control:
     def _faults_changed(self) -> Response:
         lag = Micros(self.faults.lag_ms * 1_000)
         if lag != self.service.reads.lag:
-            self.service.reads.set_lag(lag)
+            self.service.reads.set_lag(self.service.core, lag)
         return Response.json(200, self.faults.as_json())
 
     def _cut(self, body: Body) -> Response:

@@ -11,7 +11,7 @@ from mm.exchange.embedded.core.events import (
     MarketChange,
     MarketUpdated,
 )
-from mm.exchange.embedded.core.model import FillRecord, OrderRecord, PositionView, TradeRecord
+from mm.exchange.embedded.core.model import FillRecord, OrderRecord, PositionView, TradeRecord, split_account
 from mm.exchange.embedded.server.wire import (
     PRICE_TEXT,
     Json,
@@ -39,7 +39,7 @@ def delta_frame(event: BookDelta, market_id: str, *, use_yes_price: bool, is_own
     }
     if is_own and event.client_order_id:
         found["client_order_id"] = event.client_order_id
-        found["subaccount"] = 0
+        found["subaccount"] = split_account(event.user_id)[1]
     return found
 
 
@@ -79,7 +79,7 @@ def fill_frame(record: FillRecord) -> Json:
         "purchased_side": outcome(record.side),
         "outcome_side": outcome(record.side),
         "book_side": record.side.value,
-        "subaccount": 0,
+        "subaccount": split_account(record.user_id)[1],
     }
     if record.client_order_id:
         found["client_order_id"] = record.client_order_id
@@ -88,9 +88,10 @@ def fill_frame(record: FillRecord) -> Json:
 
 def order_frame(record: OrderRecord) -> Json:
     """`user_order`."""
+    member, subaccount = split_account(record.user_id)
     found: Json = {
         "order_id": record.order_id,
-        "user_id": record.user_id,
+        "user_id": member,
         "ticker": record.ticker,
         "exchange_index": record.exchange_index,
         "status": record.status.value,
@@ -112,7 +113,7 @@ def order_frame(record: OrderRecord) -> Json:
         "created_ts_ms": record.created_at // 1_000,
         "last_update_time": time_text(record.updated_at),
         "last_updated_ts_ms": record.updated_at // 1_000,
-        "subaccount_number": 0,
+        "subaccount_number": subaccount,
     }
     if record.last_update_reason is not None:
         found["last_update_reason"] = record.last_update_reason.value
@@ -126,8 +127,9 @@ def order_frame(record: OrderRecord) -> Json:
 
 def position_frame(user_id: str, view: PositionView) -> Json:
     """`market_position`."""
+    member, subaccount = split_account(user_id)
     return {
-        "user_id": user_id,
+        "user_id": member,
         "market_ticker": view.ticker,
         "position_fp": count_text(view.position),
         "position_cost_dollars": format_money(view.cost),
@@ -135,7 +137,7 @@ def position_frame(user_id: str, view: PositionView) -> Json:
         "fees_paid_dollars": format_money(view.fees_paid),
         "position_fee_cost_dollars": format_money(view.open_fees),
         "volume_fp": count_text(view.volume),
-        "subaccount": 0,
+        "subaccount": subaccount,
     }
 
 

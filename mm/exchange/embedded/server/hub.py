@@ -26,6 +26,7 @@ from mm.exchange.embedded.core.events import (
     PositionChanged,
     TradePrinted,
 )
+from mm.exchange.embedded.core.model import same_member, split_account
 from mm.exchange.embedded.core.state import MarketState
 from mm.exchange.embedded.server import frames, listing
 from mm.exchange.embedded.server.websocket import WebSocket
@@ -115,7 +116,10 @@ class Session:
     """One connection: whose it is and what it subscribed to."""
 
     user_id: str
+    """The member."""
     socket: WebSocket
+    subaccount: int | None = None
+    """The only one whose private frames it gets; None: all."""
     subscriptions: dict[int, Subscription] = attrs.field(factory=dict)
     last_sid: int = 0
 
@@ -335,7 +339,7 @@ class Hub:
                 subscribers = self._of_user(Channel.MARKET_POSITIONS, user_id, view.ticker)
                 self._publish_to(subscribers, "market_position", lambda: frames.position_frame(user_id, view))
             case GroupUpdated():
-                subscribers = list(self._index.get((Channel.ORDER_GROUP_UPDATES, event.user_id), ()))
+                subscribers = self._of_user(Channel.ORDER_GROUP_UPDATES, event.user_id, None)
                 self._publish_to(subscribers, "order_group_updates", lambda: frames.group_frame(event))
             case MarketUpdated():
                 self._publish_all("market_lifecycle_v2", lambda: frames.market_frame(event))
@@ -347,8 +351,13 @@ class Hub:
     def _of_market(self, channel: Channel, ticker: MarketTicker) -> list[Subscription]:
         return [*self._index.get((channel, ticker), ()), *self._index.get((channel, None), ())]
 
-    def _of_user(self, channel: Channel, user_id: str, ticker: MarketTicker) -> list[Subscription]:
-        return [one for one in self._index.get((channel, user_id), ()) if one.wants(ticker)]
+    def _of_user(self, channel: Channel, user_id: str, ticker: MarketTicker | None) -> list[Subscription]:
+        member, number = split_account(user_id)
+        return [
+            one
+            for one in self._index.get((channel, member), ())
+            if (ticker is None or one.wants(ticker)) and one.session.subaccount in (None, number)
+        ]
 
     def _publish_to(
         self, subscribers: Iterable[Subscription], kind: str, content: Callable[[], Json]
@@ -370,11 +379,13 @@ class Hub:
         market_id = self.market_of(event.ticker).market_id
         variants: dict[tuple[bool, bool], bytes] = {}
         for subscription in list(subscribers):
-            variant = (subscription.use_yes_price, subscription.session.user_id == event.user_id)
+            is_own = same_member(subscription.session.user_id, event.user_id)
+            variant = (subscription.use_yes_price, is_own)
             msg = variants.get(variant)
             if msg is None:
-                use_yes_price, is_own = variant
-                content = frames.delta_frame(event, market_id, use_yes_price=use_yes_price, is_own=is_own)
+                content = frames.delta_frame(
+                    event, market_id, use_yes_price=subscription.use_yes_price, is_own=is_own
+                )
                 msg = variants[variant] = orjson.dumps(content)
             self.send(subscription, "orderbook_delta", msg)
 

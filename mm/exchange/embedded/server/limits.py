@@ -28,6 +28,7 @@ TIERS: Final = {
     "prestige": Tier(10_000, 8_000, 10_000, 16_000),
 }
 
+_GRANT: Final = 30 * 86_400 * SECOND
 DEFAULT_COST: Final = 10
 CANCEL_COST: Final = 2
 PREFIX: Final = "/trade-api/v2"
@@ -35,6 +36,7 @@ ENDPOINT_COSTS: Final[dict[tuple[str, str], int]] = {
     ("DELETE", "/portfolio/events/orders/:order_id"): CANCEL_COST,
     ("DELETE", "/portfolio/events/orders/batched"): CANCEL_COST,
     ("GET", "/portfolio/orders/:order_id"): 2,
+    ("POST", "/account/api_usage_level/upgrade"): 30,
 }
 """(method, path as the exchange writes it) -> tokens, where not the default. Batches: per item."""
 
@@ -78,6 +80,8 @@ class Budget:
     clock: Callable[[], Micros]
     refused: int = 0
     """Requests answered with 429."""
+    granted: str | None = None
+    """A tier granted for ever."""
     _read: Bucket = attrs.field(init=False)
     _writes: dict[int, Bucket] = attrs.field(init=False)
 
@@ -87,9 +91,23 @@ class Budget:
         self._writes = {}
 
     @property
+    def level(self) -> str:
+        """The tier in force: the better of the one of the start and the one granted."""
+        names = [self.tier_name] if self.granted is None else [self.tier_name, self.granted]
+        return max(names, key=lambda name: TIERS[name].write_rate)
+
+    @property
     def tier(self) -> Tier:
         """Rates and capacities."""
-        return TIERS[self.tier_name]
+        return TIERS[self.level]
+
+    def grant(self, level: str) -> None:
+        """A tier for ever; the buckets keep what they hold."""
+        self.granted = level
+        tier = self.tier
+        self._read.rate, self._read.capacity = tier.read_rate, tier.read_capacity
+        for bucket in self._writes.values():
+            bucket.rate, bucket.capacity = tier.write_rate, tier.write_capacity
 
     @property
     def cancel_all_cost(self) -> int:
@@ -126,11 +144,25 @@ class Budget:
         """The body of `GET /account/limits`."""
         tier = self.tier
         return {
-            "usage_tier": self.tier_name,
+            "usage_tier": self.level,
             "read": {"refill_rate": tier.read_rate, "bucket_capacity": tier.read_capacity},
             "write": {"refill_rate": tier.write_rate, "bucket_capacity": tier.write_capacity},
-            "grants": [],
+            "grants": self._grants(),
         }
+
+    def _grants(self) -> list[dict[str, object]]:
+        """The tier of the start counts as earned by volume and ends some day; the one granted does not."""
+        found: list[dict[str, object]] = []
+        if self.tier_name != "basic":
+            expires = (self.clock() + _GRANT) // SECOND
+            found.append(_grant(self.tier_name, "volume") | {"expires_ts": expires})
+        if self.granted is not None:
+            found.append(_grant(self.granted, "self_serve"))
+        return found
+
+
+def _grant(level: str, source: str) -> dict[str, object]:
+    return {"exchange_instance": "event_contract", "level": level, "source": source}
 
 
 def endpoint_costs() -> dict[str, object]:

@@ -14,6 +14,7 @@ from mm.exchange.embedded.server.wire import (
     collateral_return,
     count_text,
     fee_override,
+    multiplier,
     price_ranges,
     time_text,
 )
@@ -30,10 +31,14 @@ STATUS_FILTERS: Final = {
 """The filter's words -> states of a market."""
 
 
-def series(spec: SeriesSpec) -> Json:
-    """A series."""
-    multiplier = spec.fee_multiplier
-    return {
+def is_combo(ticker: str) -> bool:
+    """Whether a market or event is a combo (`KXMVE`): those have lists of their own."""
+    return ticker.startswith("KXMVE")
+
+
+def series(spec: SeriesSpec, *, with_product: bool) -> Json:
+    """A series; its product metadata only when asked for."""
+    found: Json = {
         "frequency": "custom",
         "categories": [spec.category],
         "tags": [],
@@ -46,9 +51,13 @@ def series(spec: SeriesSpec) -> Json:
         "title": spec.title,
         "category": spec.category,
         "fee_type": spec.fee_type.value,
-        "fee_multiplier": int(multiplier) if multiplier.denominator == 1 else float(multiplier),
+        "fee_multiplier": multiplier(spec.fee_multiplier),
+        "last_updated_ts": time_text(spec.updated_at),
         "exchange_index": spec.exchange_index,
     }
+    if not with_product:
+        found.pop("product_metadata", None)
+    return found
 
 
 def event(spec: EventSpec, category: str) -> Json:
@@ -64,6 +73,7 @@ def event(spec: EventSpec, category: str) -> Json:
         "sub_title": spec.sub_title,
         "collateral_return_type": collateral_return(spec),
         "mutually_exclusive": spec.is_mutually_exclusive,
+        "last_updated_ts": time_text(spec.updated_at),
         "exchange_index": spec.exchange_index,
         **overrides,
     }

@@ -6,10 +6,17 @@ from typing import Final
 import attrs
 
 from mm.exchange.embedded.server.http import Response
-from mm.exchange.embedded.server.rest import account, orders, public
+from mm.exchange.embedded.server.rest import account, archive, games, keys, money, orders, public
 from mm.exchange.embedded.server.service import Call
 
 Operation = Callable[[Call], Response]
+
+
+_ORDERS: Final = "/portfolio/events/orders"
+_LEGACY: Final = "/portfolio/orders"
+_SHARDS: Final = "/portfolio/intra_exchange_instance_transfer"
+_ALLOCATION: Final = "/portfolio/target_balance_allocation"
+_GROUPS: Final = "/portfolio/order_groups"
 
 
 @attrs.frozen
@@ -25,6 +32,17 @@ class Route:
     is_public: bool = False
 
     @property
+    def scope(self) -> str:
+        """What a key must be allowed to do."""
+        if self.is_read:
+            return "read"
+        if self.template.startswith(("/account", "/api_keys")):
+            return "write"
+        if self.template.startswith(("/portfolio/subaccounts", _SHARDS, _ALLOCATION)):
+            return "write::transfer"
+        return "write::trade"
+
+    @property
     def is_read(self) -> bool:
         """Whether it is paid from the read bucket."""
         return self.method == "GET"
@@ -34,21 +52,26 @@ def _public(template: str, name: str, run: Operation) -> Route:
     return Route("GET", template, name, run, is_public=True)
 
 
-_ORDERS: Final = "/portfolio/events/orders"
-_LEGACY: Final = "/portfolio/orders"
-_GROUPS: Final = "/portfolio/order_groups"
-
 ROUTES: Final = (
     _public("/exchange/status", "GetExchangeStatus", public.exchange_status),
     _public("/exchange/schedule", "GetExchangeSchedule", public.exchange_schedule),
     _public("/exchange/user_data_timestamp", "GetUserDataTimestamp", public.user_data_timestamp),
-    _public("/historical/cutoff", "GetHistoricalCutoff", public.historical_cutoff),
-    _public("/historical/markets", "GetHistoricalMarkets", account.no_history("markets")),
-    _public("/historical/trades", "GetHistoricalTrades", account.no_history("trades")),
-    Route("GET", "/historical/fills", "GetHistoricalFills", account.no_history("fills")),
-    Route("GET", "/historical/orders", "GetHistoricalOrders", account.no_history("orders")),
-    Route("GET", "/historical/positions", "GetHistoricalPositions", account.no_positions),
-    Route("GET", "/api_keys", "GetApiKeys", account.api_keys),
+    _public("/historical/cutoff", "GetHistoricalCutoff", archive.cutoff),
+    _public("/historical/markets", "GetHistoricalMarkets", archive.markets),
+    _public("/historical/markets/:ticker", "GetHistoricalMarket", archive.market),
+    _public(
+        "/historical/markets/:ticker/candlesticks",
+        "GetMarketCandlesticksHistorical",
+        archive.candlesticks,
+    ),
+    _public("/historical/trades", "GetHistoricalTrades", archive.trades),
+    Route("GET", "/historical/fills", "GetHistoricalFills", archive.fills),
+    Route("GET", "/historical/orders", "GetHistoricalOrders", archive.orders),
+    Route("GET", "/historical/positions", "GetHistoricalPositions", archive.positions),
+    Route("GET", "/api_keys", "GetApiKeys", keys.api_keys),
+    Route("POST", "/api_keys", "CreateApiKey", keys.create_key),
+    Route("POST", "/api_keys/generate", "GenerateApiKey", keys.generate_key),
+    Route("DELETE", "/api_keys/:api_key", "DeleteApiKey", keys.delete_key),
     _public("/series", "GetSeriesList", public.get_series_list),
     _public("/series/fee_changes", "GetSeriesFeeChanges", public.series_fee_changes),
     _public("/series/:series_ticker", "GetSeries", public.get_series),
@@ -73,15 +96,18 @@ ROUTES: Final = (
     _public("/markets/candlesticks", "BatchGetMarketCandlesticks", public.batch_candlesticks),
     _public("/markets/:ticker", "GetMarket", public.get_market),
     _public("/markets/:ticker/orderbook", "GetMarketOrderbook", public.get_orderbook),
-    _public("/milestones", "GetMilestones", public.get_milestones),
-    _public("/milestones/:milestone_id", "GetMilestone", public.get_milestone),
-    _public("/live_data/batch", "GetLiveDatas", public.live_data_batch),
-    _public("/live_data/milestone/:milestone_id", "GetLiveData", public.live_data),
-    _public("/live_data/milestone/:milestone_id/game_stats", "GetGameStats", public.game_stats),
-    _public("/live_data/:type/milestone/:milestone_id", "GetLiveDataByType", public.live_data),
-    _public("/incentive_programs", "GetIncentivePrograms", public.incentive_programs),
+    _public("/milestones", "GetMilestones", games.get_milestones),
+    _public("/milestones/:milestone_id", "GetMilestone", games.get_milestone),
+    _public("/live_data/batch", "GetLiveDatas", games.live_data_batch),
+    _public("/live_data/milestone/:milestone_id", "GetLiveData", games.live_data),
+    _public("/live_data/milestone/:milestone_id/game_stats", "GetGameStats", games.game_stats),
+    _public("/live_data/:type/milestone/:milestone_id", "GetLiveDataByType", games.live_data_by_type),
+    _public("/live_data/events/:event_ticker", "GetEventLiveData", games.event_live_data),
+    _public("/incentive_programs", "GetIncentivePrograms", games.incentive_programs),
     _public("/account/endpoint_costs", "GetEndpointCosts", public.costs),
-    Route("GET", "/account/limits", "GetAccountLimits", account.limits),
+    Route("GET", "/account/limits", "GetAccountLimits", keys.limits),
+    Route("GET", "/account/api_usage_level/volume_progress", "GetVolumeProgress", keys.volume_progress),
+    Route("POST", "/account/api_usage_level/upgrade", "UpgradeUsageLevel", keys.upgrade),
     Route("GET", "/portfolio/balance", "GetBalance", account.balance),
     Route("GET", "/portfolio/positions", "GetPositions", account.positions),
     Route("GET", "/portfolio/fills", "GetFills", account.fills),
@@ -91,11 +117,19 @@ ROUTES: Final = (
     Route("GET", "/portfolio/orders/:order_id", "GetOrder", account.order),
     Route("GET", "/portfolio/orders/:order_id/queue_position", "GetQueuePosition", account.queue_position),
     Route("GET", "/portfolio/summary/total_resting_order_value", "GetRestingValue", account.resting_value),
-    Route("GET", "/portfolio/subaccounts/balances", "GetSubaccountBalances", account.subaccount_balances),
-    Route("GET", "/portfolio/subaccounts/netting", "GetSubaccountNetting", account.subaccount_netting),
-    Route("GET", "/portfolio/subaccounts/transfers", "GetTransfers", account.no_history("transfers")),
-    Route("GET", "/portfolio/deposits", "GetDeposits", account.no_history("deposits")),
-    Route("GET", "/portfolio/withdrawals", "GetWithdrawals", account.no_history("withdrawals")),
+    Route("GET", "/portfolio/subaccounts/balances", "GetSubaccountBalances", money.subaccount_balances),
+    Route("GET", "/portfolio/subaccounts/netting", "GetSubaccountNetting", money.subaccount_netting),
+    Route("GET", "/portfolio/subaccounts/transfers", "GetTransfers", money.transfers),
+    Route("GET", "/portfolio/deposits", "GetDeposits", money.deposits),
+    Route("GET", "/portfolio/withdrawals", "GetWithdrawals", money.withdrawals),
+    Route("POST", "/portfolio/subaccounts", "CreateSubaccount", money.create_subaccount),
+    Route("PUT", "/portfolio/subaccounts/netting", "UpdateSubaccountNetting", money.set_netting),
+    Route("POST", "/portfolio/subaccounts/transfer", "ApplySubaccountTransfer", money.transfer),
+    Route("POST", _SHARDS, "IntraExchangeInstanceTransfer", money.shard_transfer),
+    Route("GET", f"{_SHARDS}s", "GetIntraExchangeInstanceTransfers", money.shard_transfers),
+    Route("GET", f"{_SHARDS}s/:transfer_id", "GetIntraExchangeInstanceTransfer", money.get_shard_transfer),
+    Route("GET", _ALLOCATION, "GetTargetBalanceAllocation", money.target_allocation),
+    Route("POST", _ALLOCATION, "SetTargetBalanceAllocation", money.set_target_allocation),
     Route("POST", _ORDERS, "CreateOrderV2", orders.create),
     Route("DELETE", _ORDERS, "CancelAllOrders", orders.cancel_all),
     Route("POST", f"{_ORDERS}/batched", "BatchCreateOrdersV2", orders.batch_create),

@@ -102,11 +102,29 @@ class ExchangeServer:
         now = self.driver.clock()
         self.core.add_user(user_id)
         for exchange_index, amount in balances.items():
-            self.core.deposit(now, user_id, exchange_index, amount)
+            self.service.move_cash(now, user_id, exchange_index, amount)
 
-    def add_key(self, key_id: str, user_id: str, public_key: PublicKey) -> None:
-        """A key that may sign for a member."""
-        self.auth.add(ApiKey(key_id=key_id, user_id=user_id, public_key=public_key))
+    def add_key(
+        self,
+        key_id: str,
+        user_id: str,
+        public_key: PublicKey,
+        *,
+        scopes: tuple[str, ...] = ("read", "write"),
+        subaccount: int | None = None,
+    ) -> None:
+        """A key that may sign for a member, for one subaccount only if a number is given."""
+        name = f"key {len(self.auth.keys_of(user_id)) + 1}"
+        self.auth.add(
+            ApiKey(
+                key_id=key_id,
+                user_id=user_id,
+                public_key=public_key,
+                name=name,
+                scopes=scopes,
+                subaccount=subaccount,
+            )
+        )
 
     async def serve_stream(self, stream: trio.abc.Stream) -> None:
         """Serve one connection to its end, and close it. A cancellation closes it too."""
@@ -180,22 +198,26 @@ class ExchangeServer:
             template=route.template,
             path=path,
             now=self.driver.clock(),
-            user_id=self._user(route, request),
+            key=self._key(route, request),
         )
         if route.is_read:
             call.pay_read()
         return route.run(call)
 
-    def _user(self, route: Route, request: Request) -> str:
+    def _key(self, route: Route, request: Request) -> ApiKey | None:
         """Who asks; on public operations whoever cannot show it is anonymous, headers or not."""
         if not route.is_public:
-            return self.auth.user_of(request.method, request.raw_path, request.headers)
+            key = self.auth.key_of(request.method, request.raw_path, request.headers)
+            if not key.may(route.scope):
+                # How the real exchange words this is not established.
+                raise ApiError(403, "insufficient_scope", details=f"the key lacks {route.scope}")
+            return key
         if KEY_HEADER not in request.headers:
-            return ""
+            return None
         try:
-            return self.auth.user_of(request.method, request.raw_path, request.headers)
+            return self.auth.key_of(request.method, request.raw_path, request.headers)
         except ApiError:
-            return ""
+            return None
 
     # --- WebSocket ---
 
@@ -208,14 +230,14 @@ class ExchangeServer:
             content = ApiError(status, "bad_request", details=headers).content
             return Response.json(status, {"error": content}, headers=version)
         try:
-            user_id = self.auth.user_of(request.method, request.raw_path, request.headers)
+            key = self.auth.key_of(request.method, request.raw_path, request.headers)
         except ApiError as error:
             return error.response()
-        return Upgrade(headers=headers, run=partial(self._serve_socket, user_id))
+        return Upgrade(headers=headers, run=partial(self._serve_socket, key))
 
-    async def _serve_socket(self, user_id: str, stream: trio.abc.Stream, first_bytes: bytes) -> None:
+    async def _serve_socket(self, key: ApiKey, stream: trio.abc.Stream, first_bytes: bytes) -> None:
         socket = WebSocket(stream, self.socket_limits, delay=self.faults.network_delay)
-        session = Session(user_id=user_id, socket=socket)
+        session = Session(user_id=key.user_id, subaccount=key.subaccount, socket=socket)
         commands = Commands(hub=self.hub, session=session, max_markets=self.max_markets)
         self.hub.open(session)
         try:
@@ -289,9 +311,10 @@ def open_exchange_server(
         reads=reads,
         tier=tier,
         games=games or NoGameData(),
-        keys_of=auth.keys_of,
+        auth=auth,
+        new_id=ids,
     )
-    observers.extend((service.candles.observe, reads.observe, hub.publish))
+    observers.extend((service.candles.observe, partial(reads.observe, core), hub.publish))
     return ExchangeServer(
         driver=Driver(core=core, clock=clock),
         service=service,

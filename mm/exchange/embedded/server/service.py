@@ -4,22 +4,25 @@ Also the `Call`: one request with its user, its parameters and its price.
 """
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 import attrs
 
-from mm.domain.numbers import Micros
+from mm.domain.numbers import SECOND, Micros, Money
 from mm.domain.order import MarketTicker
 from mm.exchange.embedded.core.exchange import ExchangeCore
+from mm.exchange.embedded.core.model import IdSource, account_id, split_account
 from mm.exchange.embedded.core.state import MarketState
+from mm.exchange.embedded.server.auth import ApiKey, Authenticator
 from mm.exchange.embedded.server.candles import CandleRecorder
-from mm.exchange.embedded.server.errors import TooManyRequests, not_found
+from mm.exchange.embedded.server.errors import ApiError, TooManyRequests, not_found
 from mm.exchange.embedded.server.fields import Body, Query
 from mm.exchange.embedded.server.http import Request, Response
 from mm.exchange.embedded.server.lag import LaggedReads
 from mm.exchange.embedded.server.limits import DEFAULT_COST, ENDPOINT_COSTS, UNSCOPED, Budget
 
 Json = dict[str, object]
+_LIVE_WINDOW: Final = Micros(90 * 86_400 * SECOND)
 
 
 class GameData(Protocol):
@@ -33,6 +36,9 @@ class GameData(Protocol):
 
     def game_stats(self, now: Micros, milestone_id: str) -> Json | None:
         """`{"pbp": ...}`; None for an unknown milestone."""
+
+    def incentive_programs(self, now: Micros) -> list[Json]:
+        """Incentive programs, oldest start first."""
 
 
 class NoGameData:
@@ -53,6 +59,36 @@ class NoGameData:
         del now, milestone_id
         return None
 
+    def incentive_programs(self, now: Micros) -> list[Json]:
+        """None."""
+        del now
+        return []
+
+
+@attrs.frozen(kw_only=True)
+class CashMove:
+    """Money that came, went, or changed places. `kind` is `deposit`, `withdrawal`, `subaccount` or `shard`."""
+
+    move_id: str
+    user_id: str
+    """The member."""
+    kind: str
+    amount: Money
+    ts: Micros
+    source: int = 0
+    """The subaccount or the shard that it left."""
+    destination: int = 0
+    exchange_index: int = 0
+    """The shard, for all but `shard`."""
+
+
+@attrs.frozen(kw_only=True)
+class Allocation:
+    """How a member wants its funds spread over the shards: percents by shard, and the reservation's name."""
+
+    percents: dict[int, int]
+    reservation: str = "none"
+
 
 @attrs.define(eq=False, kw_only=True)
 class Service:
@@ -62,11 +98,19 @@ class Service:
     clock: Callable[[], Micros]
     candles: CandleRecorder
     reads: LaggedReads
+    auth: Authenticator
+    new_id: IdSource
     tier: str = "basic"
     games: GameData = attrs.field(factory=NoGameData)
-    keys_of: Callable[[str], list[str]] = lambda user_id: []
-    """The key ids of a member."""
     budgets: dict[str, Budget] = attrs.field(factory=dict)
+    cash_moves: list[CashMove] = attrs.field(factory=list)
+    """Of all members, oldest first."""
+    allocations: dict[str, Allocation] = attrs.field(factory=dict)
+    """By member; none until set."""
+    archive_after: Micros | None = None
+    """Age at which settled markets, trades and done orders move to the archive (`/historical`); None: never."""
+    region_expires_at: Micros | None = None
+    """When the location attestation of the keys ends; None: a year from now."""
 
     def budget(self, user_id: str) -> Budget:
         """The token budget of a user, made at the first use."""
@@ -74,6 +118,29 @@ class Service:
         if found is None:
             found = self.budgets[user_id] = Budget(self.tier, self.clock)
         return found
+
+    def cutoff(self, now: Micros) -> Micros:
+        """What is older lies in the archive; with no archive, before everything there is."""
+        return Micros(now - (_LIVE_WINDOW if self.archive_after is None else self.archive_after))
+
+    def is_archived(self, now: Micros, state: MarketState) -> bool:
+        """Whether a settled market is old enough to be found under `/historical` only."""
+        return state.settled_at is not None and state.settled_at < self.cutoff(now)
+
+    def move_cash(self, now: Micros, account: str, exchange_index: int, amount: Money) -> None:
+        """A deposit, or with a negative amount a withdrawal. Raises `Refused` when the cash is not there."""
+        self.core.deposit(now, account, exchange_index, amount)
+        self.cash_moves.append(
+            CashMove(
+                move_id=self.new_id(),
+                user_id=split_account(account)[0],
+                kind="deposit" if amount >= 0 else "withdrawal",
+                amount=Money(abs(amount)),
+                ts=now,
+                exchange_index=exchange_index,
+            )
+        )
+        self.reads.note_balance(self.core, now, account)
 
     def shard_numbers(self) -> list[int]:
         """All shards."""
@@ -98,8 +165,13 @@ class Call:
     """The path as cost tables write it, e.g. `/portfolio/orders/:order_id`."""
     path: dict[str, str]
     now: Micros
-    user_id: str
-    """Empty for an anonymous caller (public operations only)."""
+    key: ApiKey | None
+    """None for an anonymous caller (public operations only)."""
+
+    @property
+    def user_id(self) -> str:
+        """The member who asks; empty for nobody."""
+        return "" if self.key is None else self.key.user_id
 
     @property
     def core(self) -> ExchangeCore:
@@ -115,6 +187,32 @@ class Call:
     def cost(self) -> int:
         """Tokens of this call, or of one item of it when it is a batch."""
         return ENDPOINT_COSTS.get((self.request.method, self.template), DEFAULT_COST)
+
+    def account(self, subaccount: int | None) -> str:
+        """The core's user for one subaccount (None: the key's own, or 0). Raises `ApiError` when it may not act there."""
+        found = self._account(subaccount)
+        if found not in self.core.users():
+            # What the real exchange says to an unknown one is not established.
+            raise ApiError(400, "invalid_parameters", details="subaccount does not exist")
+        return found
+
+    def account_or_none(self, subaccount: int | None) -> list[str]:
+        """The same for a read: none for a subaccount that does not exist, whose lists are empty."""
+        found = self._account(subaccount)
+        return [found] if found in self.core.users() else []
+
+    def accounts(self, subaccount: int | None) -> list[str]:
+        """The same for a listing where None means all of them that the key may see."""
+        if subaccount is not None or (self.key is not None and self.key.subaccount is not None):
+            return self.account_or_none(subaccount)
+        return [account_id(self.user_id, number) for number in self.core.subaccounts(self.user_id)]
+
+    def _account(self, subaccount: int | None) -> str:
+        bound = None if self.key is None else self.key.subaccount
+        number = (bound or 0) if subaccount is None else subaccount
+        if bound is not None and number != bound:
+            raise ApiError(403, "forbidden", details="the key is bound to another subaccount")
+        return account_id(self.user_id, number)
 
     def body(self, struct: str, *, may_be_empty: bool = False) -> Body:
         """The decoded body. Raises `ApiError`."""

@@ -4,6 +4,7 @@ Prices have 4 decimals, counts 2, costs and fees 6; the fraction of an RFC 3339 
 direction fields (`side`, `action`, `taker_side`) are still sent: published clients require them.
 """
 
+from fractions import Fraction
 from functools import lru_cache
 from typing import Final
 
@@ -34,6 +35,7 @@ from mm.exchange.embedded.core.model import (
     SettlementRecord,
     TradeRecord,
     WriteResult,
+    split_account,
 )
 
 Json = dict[str, object]
@@ -79,9 +81,10 @@ def balance_text(money: Money) -> str:
 
 def order(record: OrderRecord) -> Json:
     """An order of the account."""
+    member, subaccount = split_account(record.user_id)
     found: Json = {
         "order_id": record.order_id,
-        "user_id": record.user_id,
+        "user_id": member,
         "client_order_id": record.client_order_id or "",
         "ticker": record.ticker,
         "exchange_index": record.exchange_index,
@@ -104,7 +107,7 @@ def order(record: OrderRecord) -> Json:
         "last_update_time": time_text(record.updated_at),
         "self_trade_prevention_type": record.self_trade_prevention.value,
         "cancel_order_on_pause": record.cancel_on_pause,
-        "subaccount_number": 0,
+        "subaccount_number": subaccount,
     }
     if record.expires_at is not None:
         found["expiration_time"] = time_text(record.expires_at)
@@ -132,7 +135,7 @@ def fill(record: FillRecord) -> Json:
         "is_taker": record.is_taker,
         "fee_cost": format_money(record.fee),
         "created_time": time_text(record.ts),
-        "subaccount_number": 0,
+        "subaccount_number": split_account(record.user_id)[1],
         "ts": record.ts // SECOND,
     }
 
@@ -271,9 +274,13 @@ def decrease_ack(result: WriteResult) -> Json:
     return {**_ack(result), "remaining_count": count_text(result.remaining_count)}
 
 
-def cancel_ack(result: WriteResult) -> Json:
+def cancel_ack(result: WriteResult, *, with_client_order_id: bool = False) -> Json:
     """The answer to a cancel; recorded ones carried no client id."""
+    named: Json = {}
+    if with_client_order_id and result.client_order_id:
+        named["client_order_id"] = result.client_order_id
     return {
+        **named,
         "order_id": result.order_id,
         "reduced_by": count_text(result.reduced_by),
         "ts_ms": result.ts // 1_000,
@@ -285,10 +292,16 @@ def collateral_return(spec: EventSpec) -> str:
     return "MECNET" if spec.is_mutually_exclusive else ""
 
 
+def multiplier(value: Fraction | None) -> int | float | None:
+    """A fee multiplier as the number that the wire has, whole ones without a point."""
+    if value is None:
+        return None
+    return int(value) if value.denominator == 1 else float(value)
+
+
 def fee_override(event: EventFeesUpdated | EventSpec) -> Json:
     """The fee overrides of an event, null where the series' value holds."""
-    multiplier = event.fee_multiplier_override
     return {
         "fee_type_override": None if event.fee_type_override is None else event.fee_type_override.value,
-        "fee_multiplier_override": None if multiplier is None else float(multiplier),
+        "fee_multiplier_override": multiplier(event.fee_multiplier_override),
     }

@@ -246,5 +246,9 @@ class GeneratedSlate:
         game = self._game(milestone_id)
         return game.game_stats(now) if game is not None else None
 
+    def incentive_programs(self, now: Micros) -> list[dict[str, object]]:
+        """See `MarketSource.incentive_programs`: a liquidity program for each market on a winner."""
+        return [program for game in self.games for program in game.incentive_programs(now)]
+
     def _game(self, milestone_id: str) -> LiveGame | None:
         return next((game for game in self.games if game.listing.milestone.id == milestone_id), None)

@@ -324,6 +324,24 @@ def _milestone(game: _Game, main: EventSpec, events: tuple[str, ...]) -> Milesto
     )
 
 
+def incentive(milestone: Milestone, line: Line, market_id: str, *, is_paid: bool) -> dict[str, object]:
+    """A liquidity program of a market, in the manner of the real ones (rewards in centi-cents)."""
+    return {
+        "id": str(uuid.uuid5(_NAMESPACE, f"incentive/{line.ticker}")),
+        "market_id": market_id,
+        "market_ticker": line.ticker,
+        "incentive_type": "liquidity",
+        "incentive_description": "Liquidity incentive",
+        "start_date": format_time(line.spec.open_time, trim=True),
+        "end_date": format_time(Micros(milestone.start + 3 * HOUR), trim=True),
+        "period_reward": 1_000_000,
+        "paid_out": is_paid,
+        "discount_factor_bps": 5_000,
+        "target_size_fp": "1000.00",
+        "max_reward_per_account": 250_000,
+    }
+
+
 def live_details(pairing: Pairing, now: Situation) -> dict[str, Any]:
     """The `details` object of a game's live data, in the field names that clients read."""
     status = {Phase.PRE_GAME: "none", Phase.FINISHED: "finished"}.get(now.phase, "live")

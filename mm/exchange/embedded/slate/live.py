@@ -16,7 +16,7 @@ from mm.domain.numbers import CENT, CONTRACT, SECOND, Count, Micros
 from mm.domain.order import Side
 from mm.exchange.embedded.slate.agenda import Agenda
 from mm.exchange.embedded.slate.games import GameEvent, GameEventKind, Phase, Situation, Team
-from mm.exchange.embedded.slate.listings import Kind, Line, Listing, live_details
+from mm.exchange.embedded.slate.listings import Kind, Line, Listing, incentive, live_details
 from mm.exchange.embedded.slate.makers import ARBITRAGE, Floor
 from mm.exchange.embedded.slate.schedule import Fixture, clock_text
 from mm.exchange.embedded.slate.traders import NEWS_CENTS, Crowd
@@ -204,6 +204,20 @@ class LiveGame:
             if event.at <= at:
                 periods.setdefault(max(event.after.period, 1), []).append(self._play(event))
         return {"pbp": {"periods": [{"events": plays} for _, plays in sorted(periods.items())]}}
+
+    def incentive_programs(self, now: Micros) -> list[dict[str, object]]:
+        """The liquidity programs of the winner markets: from the listing to the scheduled end, paid at settlement."""
+        del now
+        return [
+            incentive(
+                self.listing.milestone,
+                line,
+                crowd.market.market_id,
+                is_paid=crowd.market.settled_at is not None,
+            )
+            for line, crowd in zip(self.listing.lines, self.crowds, strict=True)
+            if line.kind is Kind.WINNER
+        ]
 
     def _play(self, event: GameEvent) -> dict[str, object]:
         pairing = self.fixture.pairing

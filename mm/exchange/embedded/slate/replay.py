@@ -382,6 +382,11 @@ class Replay:
         del now, milestone_id
         return None
 
+    def incentive_programs(self, now: Micros) -> list[dict[str, object]]:
+        """A recording knows none."""
+        del now
+        return []
+
 
 def _series_spec(series: str) -> SeriesSpec:
     """Fees as that kind of series has them: games with maker fees, the crypto series without."""

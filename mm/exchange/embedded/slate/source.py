@@ -45,6 +45,9 @@ class MarketSource(Protocol):
     def game_stats(self, now: Micros, milestone_id: str) -> dict[str, object] | None:
         """`{"pbp": {"periods": [{"events": [...]}]}}` as of `now`; None for an unknown milestone."""
 
+    def incentive_programs(self, now: Micros) -> list[dict[str, object]]:
+        """Incentive programs as the REST API shows them, oldest start first."""
+
 
 async def sleep_until(driver: Driver, due: Micros | None) -> None:
     """Sleep until the wall clock reaches `due` (None: for ever), at least for `QUANTUM_S`: a busy source stays cheap."""

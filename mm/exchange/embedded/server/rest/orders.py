@@ -12,7 +12,7 @@ from mm.domain.order import (
     Side,
     TimeInForce,
 )
-from mm.exchange.embedded.core.model import AmendRequest, OrderRequest
+from mm.exchange.embedded.core.model import AmendRequest, OrderRequest, WriteResult, split_account
 from mm.exchange.embedded.core.rules import Refused
 from mm.exchange.embedded.server import wire
 from mm.exchange.embedded.server.errors import ApiError, BodyError, not_found
@@ -34,10 +34,9 @@ def refusal(refused: Refused) -> ApiError:
     return ApiError(refused.status, refused.code, message=message, details=refused.details or "")
 
 
-def _no_other_subaccount(number: int | None) -> None:
-    # Only subaccount 0 exists; what the real exchange says to an unknown one is not established.
-    if number:
-        raise invalid("subaccount does not exist")
+def _account_of(call: Call, body: Body) -> str:
+    """The account that a body names with its `subaccount`."""
+    return call.account(body.integer("subaccount", lowest=0, highest=63))
 
 
 def _shard_of(body: Body) -> int | None:
@@ -50,7 +49,6 @@ def _shard_of(body: Body) -> int | None:
 
 
 def _order_request(body: Body) -> OrderRequest:
-    _no_other_subaccount(body.integer("subaccount", lowest=0, highest=63))
     expires = body.integer("expiration_time", lowest=0, highest=_FAR)
     group_id = body.text("order_group_id")
     client_order_id = body.client_order_id()
@@ -73,9 +71,10 @@ def _order_request(body: Body) -> OrderRequest:
 
 def create(call: Call) -> Response:
     """`POST /portfolio/events/orders`."""
-    request = _order_request(call.body("CreateOrderV2Request"))
+    body = call.body("CreateOrderV2Request")
+    request, account = _order_request(body), _account_of(call, body)
     call.pay_write(shard=request.exchange_index)
-    result = call.core.create(call.now, call.user_id, request)
+    result = call.core.create(call.now, account, request)
     return Response.json(201, wire.create_ack(result))
 
 
@@ -88,10 +87,10 @@ def _batch(call: Call, struct: str, item_struct: str) -> list[Body]:
 def batch_create(call: Call) -> Response:
     """`POST /portfolio/events/orders/batched`: 201 whatever became of the items."""
     bodies = _batch(call, "BatchCreateOrdersV2Request", "CreateOrderV2Request")
-    requests: list[OrderRequest | ApiError] = []
+    requests: list[tuple[str, OrderRequest] | ApiError] = []
     for body in bodies:
         try:
-            requests.append(_order_request(body))
+            requests.append((_account_of(call, body), _order_request(body)))
         except BodyError:
             raise
         except ApiError as error:
@@ -102,7 +101,8 @@ def batch_create(call: Call) -> Response:
         try:
             if isinstance(request, ApiError):
                 raise request
-            results.append(wire.create_ack(call.core.create(call.now, call.user_id, request)))
+            account, order = request
+            results.append(wire.create_ack(call.core.create(call.now, account, order)))
         except Refused as refused:
             results.append(_failed_create(body, refusal(refused)))
         except ApiError as error:
@@ -136,12 +136,16 @@ def _cancel_shard(service: Service, index: int | None, ticker: str | None) -> in
 def cancel(call: Call) -> Response:
     """`DELETE /portfolio/events/orders/{order_id}`."""
     index, ticker = call.query.exchange_index(), call.query.text("market_ticker")
-    _no_other_subaccount(call.query.subaccount())
+    account = call.account(call.query.subaccount())
     is_routed = ticker is not None and (index is None or index < 0)
     call.pay_write(shard=None if is_routed else max(index or 0, 0))
     shard = _cancel_shard(call.service, index, ticker)
-    result = call.core.cancel(call.now, call.user_id, OrderId(call.path["order_id"]), exchange_index=shard)
-    return call.ok(wire.cancel_ack(result))
+    result = call.core.cancel(call.now, account, OrderId(call.path["order_id"]), exchange_index=shard)
+    return call.ok(_cancel_ack(call, result))
+
+
+def _cancel_ack(call: Call, result: WriteResult) -> Json:
+    return wire.cancel_ack(result, with_client_order_id=call.core.rules.cancel_names_client_order_id)
 
 
 def batch_cancel(call: Call) -> Response:
@@ -150,6 +154,7 @@ def batch_cancel(call: Call) -> Response:
     wanted = [
         (
             body.need_text("order_id"),
+            body.integer("subaccount", lowest=0, highest=63),
             body.integer("exchange_index", lowest=-1, highest=1_000),
             body.text("market_ticker"),
         )
@@ -157,11 +162,12 @@ def batch_cancel(call: Call) -> Response:
     ]
     call.pay_write(items=len(bodies))
     results: list[Json] = []
-    for order_id, index, ticker in wanted:
+    for order_id, subaccount, index, ticker in wanted:
         try:
+            account = call.account(subaccount)
             shard = _cancel_shard(call.service, index, ticker)
-            result = call.core.cancel(call.now, call.user_id, OrderId(order_id), exchange_index=shard)
-            results.append(wire.cancel_ack(result))
+            result = call.core.cancel(call.now, account, OrderId(order_id), exchange_index=shard)
+            results.append(_cancel_ack(call, result))
         except Refused as refused:
             results.append(_failed_cancel(order_id, refusal(refused)))
         except ApiError as error:
@@ -175,10 +181,10 @@ def _failed_cancel(order_id: str, error: ApiError) -> Json:
 
 def cancel_all(call: Call) -> Response:
     """`DELETE /portfolio/events/orders`: every order on every shard, for practically the whole write bucket."""
-    subaccount = call.query.subaccount()
+    accounts = call.accounts(call.query.subaccount())
     call.pay_write(tokens=call.service.budget(call.user_id).cancel_all_cost)
-    if not subaccount:
-        call.core.cancel_all(call.now, call.user_id)
+    for account in accounts:
+        call.core.cancel_all(call.now, account)
     return Response(status=204)
 
 
@@ -188,7 +194,7 @@ def cancel_all(call: Call) -> Response:
 def amend(call: Call) -> Response:
     """`POST /portfolio/events/orders/{order_id}/amend`."""
     body = call.body("AmendOrderV2Request")
-    _no_other_subaccount(call.query.subaccount())
+    account = call.account(call.query.subaccount())
     expires = body.integer("expiration_time", lowest=0, highest=_FAR)
     updated = body.client_order_id("updated_client_order_id")
     shard = _shard_of(body)
@@ -201,16 +207,14 @@ def amend(call: Call) -> Response:
         expires_at=None if expires is None else Micros(expires * SECOND),
     )
     call.pay_write(shard=shard)
-    result = call.core.amend(
-        call.now, call.user_id, OrderId(call.path["order_id"]), request, exchange_index=shard
-    )
+    result = call.core.amend(call.now, account, OrderId(call.path["order_id"]), request, exchange_index=shard)
     return call.ok(wire.amend_ack(result))
 
 
 def decrease(call: Call) -> Response:
     """`POST /portfolio/events/orders/{order_id}/decrease`: exactly one of `reduce_by` and `reduce_to`."""
     body = call.body("DecreaseOrderV2Request")
-    _no_other_subaccount(call.query.subaccount())
+    account = call.account(call.query.subaccount())
     by, to = body.count("reduce_by"), body.count("reduce_to", may_be_zero=True)
     if (by is None) == (to is None):
         raise invalid("exactly one of reduce_by and reduce_to is needed")
@@ -220,7 +224,7 @@ def decrease(call: Call) -> Response:
     shard = _cancel_shard(call.service, index, ticker)
     result = call.core.decrease(
         call.now,
-        call.user_id,
+        account,
         OrderId(call.path["order_id"]),
         reduce_by=by,
         reduce_to=to,
@@ -255,62 +259,67 @@ def _group_limit(body: Body) -> Count:
 def create_group(call: Call) -> Response:
     """`POST /portfolio/order_groups/create`."""
     body = call.body("CreateOrderGroupRequest")
-    _no_other_subaccount(body.integer("subaccount", lowest=0, highest=63))
+    account = _account_of(call, body)
     limit, shard = _group_limit(body), max(_shard_of(body) or 0, 0)
     call.pay_write(shard=shard)
-    group = call.core.create_group(call.now, call.user_id, contracts_limit=limit, exchange_index=shard)
+    group = call.core.create_group(call.now, account, contracts_limit=limit, exchange_index=shard)
     return Response.json(
-        201, {"order_group_id": group.group_id, "subaccount": 0, "exchange_index": group.exchange_index}
+        201,
+        {
+            "order_group_id": group.group_id,
+            "subaccount": split_account(account)[1],
+            "exchange_index": group.exchange_index,
+        },
     )
 
 
 def groups(call: Call) -> Response:
     """`GET /portfolio/order_groups`."""
-    found = [] if call.query.subaccount() else call.core.groups(call.user_id)
+    found = [one for account in call.accounts(call.query.subaccount()) for one in call.core.groups(account)]
     return call.ok({"order_groups": [wire.group(record) for record in found]})
 
 
 def group(call: Call) -> Response:
     """`GET /portfolio/order_groups/{order_group_id}`."""
-    found = call.core.group(call.user_id, GroupId(call.path["order_group_id"]))
+    found = call.core.group(call.account(call.query.subaccount()), GroupId(call.path["order_group_id"]))
     if found is None:
         raise not_found()
     return call.ok(wire.group_details(found))
 
 
-def _group_target(call: Call) -> tuple[GroupId, int | None]:
-    """The group of a write and the shard it names; pays for the call."""
-    _no_other_subaccount(call.query.subaccount())
+def _group_target(call: Call) -> tuple[str, GroupId, int | None]:
+    """The account and group of a write and the shard it names; pays for the call."""
+    account = call.account(call.query.subaccount())
     index = call.query.exchange_index()
     shard = None if index is None or index < 0 else index
     call.pay_write(shard=shard or UNSCOPED)
-    return GroupId(call.path["order_group_id"]), shard
+    return account, GroupId(call.path["order_group_id"]), shard
 
 
 def reset_group(call: Call) -> Response:
     """`PUT /portfolio/order_groups/{order_group_id}/reset`. No body, an empty one and `{}` are all fine."""
-    group_id, shard = _group_target(call)
-    call.core.reset_group(call.now, call.user_id, group_id, exchange_index=shard)
+    account, group_id, shard = _group_target(call)
+    call.core.reset_group(call.now, account, group_id, exchange_index=shard)
     return call.ok({})
 
 
 def trigger_group(call: Call) -> Response:
     """`PUT /portfolio/order_groups/{order_group_id}/trigger`."""
-    group_id, shard = _group_target(call)
-    call.core.trigger_group(call.now, call.user_id, group_id, exchange_index=shard)
+    account, group_id, shard = _group_target(call)
+    call.core.trigger_group(call.now, account, group_id, exchange_index=shard)
     return call.ok({})
 
 
 def limit_group(call: Call) -> Response:
     """`PUT /portfolio/order_groups/{order_group_id}/limit`."""
     limit = _group_limit(call.body("UpdateOrderGroupLimitRequest"))
-    group_id, shard = _group_target(call)
-    call.core.set_group_limit(call.now, call.user_id, group_id, limit, exchange_index=shard)
+    account, group_id, shard = _group_target(call)
+    call.core.set_group_limit(call.now, account, group_id, limit, exchange_index=shard)
     return call.ok({})
 
 
 def delete_group(call: Call) -> Response:
     """`DELETE /portfolio/order_groups/{order_group_id}`."""
-    group_id, shard = _group_target(call)
-    call.core.delete_group(call.now, call.user_id, group_id, exchange_index=shard)
+    account, group_id, shard = _group_target(call)
+    call.core.delete_group(call.now, account, group_id, exchange_index=shard)
     return call.ok({})

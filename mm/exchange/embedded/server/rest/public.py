@@ -5,13 +5,15 @@ from typing import Final
 from mm.domain.market import MarketStatus
 from mm.domain.numbers import SECOND, Count, Micros
 from mm.domain.order import MarketTicker
-from mm.domain.tickers import parse_time, series_of
+from mm.domain.tickers import series_of
 from mm.exchange.embedded.core.state import MarketState
 from mm.exchange.embedded.server import listing, wire
+from mm.exchange.embedded.server.candles import Candle
 from mm.exchange.embedded.server.errors import ParameterError, not_found
 from mm.exchange.embedded.server.http import Response
 from mm.exchange.embedded.server.limits import endpoint_costs
 from mm.exchange.embedded.server.paging import decode_position, page_by_key, position_cursor
+from mm.exchange.embedded.server.rest.games import related
 from mm.exchange.embedded.server.service import Call, Json, Service
 
 _SHARD_NAMES: Final = {0: "Default", 1: "Combos", 2: "Crypto", 3: "Tennis & Baseball"}
@@ -27,8 +29,13 @@ def exchange_status(call: Call) -> Response:
     """`GET /exchange/status`."""
     shards = call.core.shards()
     first = shards[0]
+    resumes = [window.end for window in call.core.maintenance() if window.start <= call.now < window.end]
+    hopes: Json = {}
+    if resumes and not first.trading_active:
+        hopes["exchange_estimated_resume_time"] = wire.time_text(max(resumes))
     return call.ok(
         {
+            **hopes,
             "exchange_active": first.exchange_active,
             "trading_active": first.trading_active,
             "intra_exchange_transfers_active": first.exchange_active,
@@ -47,13 +54,18 @@ def exchange_status(call: Call) -> Response:
 
 
 def exchange_schedule(call: Call) -> Response:
-    """`GET /exchange/schedule`: always open, no maintenance."""
+    """`GET /exchange/schedule`: open round the clock, save for the maintenance that was announced."""
     days = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
     hours: Json = {day: [{"open_time": "00:00", "close_time": "23:59"}] for day in days}
     year = 365 * 86_400 * SECOND
     hours["start_time"] = wire.time_text(Micros(call.now // SECOND * SECOND - year))
     hours["end_time"] = wire.time_text(Micros(call.now // SECOND * SECOND + year))
-    return call.ok({"schedule": {"standard_hours": [hours], "maintenance_windows": []}})
+    windows = [
+        {"start_datetime": wire.time_text(window.start), "end_datetime": wire.time_text(window.end)}
+        for window in call.core.maintenance()
+        if window.end > call.now
+    ]
+    return call.ok({"schedule": {"standard_hours": [hours], "maintenance_windows": windows}})
 
 
 def user_data_timestamp(call: Call) -> Response:
@@ -66,18 +78,6 @@ def costs(call: Call) -> Response:
     return call.ok(endpoint_costs())
 
 
-def historical_cutoff(call: Call) -> Response:
-    """`GET /historical/cutoff`: nothing has moved to the archive, so the cut lies before everything."""
-    moment = wire.time_text(Micros(call.now // SECOND * SECOND - 90 * 86_400 * SECOND))
-    names = (
-        "market_settled_ts",
-        "trades_created_ts",
-        "orders_updated_ts",
-        "market_positions_last_updated_ts",
-    )
-    return call.ok(dict.fromkeys(names, moment))
-
-
 # --- series and events -----------------------------------------------------------------------------------------------
 
 
@@ -86,7 +86,7 @@ def get_series(call: Call) -> Response:
     spec = call.core.series().get(call.path["series_ticker"])
     if spec is None:
         raise not_found()
-    found = listing.series(spec)
+    found = listing.series(spec, with_product=True)
     if call.query.flag("include_volume"):
         found["volume_fp"] = _series_volume(call.service, spec.ticker)
     return call.ok({"series": found})
@@ -96,9 +96,13 @@ def get_series_list(call: Call) -> Response:
     """`GET /series`, unpaginated."""
     category, tags = call.query.text("category"), call.query.words("tags")
     with_volume = call.query.flag("include_volume")
+    with_product = bool(call.query.flag("include_product_metadata"))
+    updated = call.query.seconds("min_updated_ts")
     found: list[Json] = []
     for spec in call.core.series().values():
-        item = listing.series(spec)
+        item = listing.series(spec, with_product=with_product)
+        if updated is not None and spec.updated_at < updated:
+            continue
         if category is not None and spec.category != category:
             continue
         own_tags = item["tags"]
@@ -116,14 +120,48 @@ def _series_volume(service: Service, ticker: str) -> str:
 
 
 def series_fee_changes(call: Call) -> Response:
-    """`GET /series/fee_changes`: none is scheduled."""
-    return call.ok({"series_fee_change_arr": []})
+    """`GET /series/fee_changes`: what is to come, and with `show_historical` what has been."""
+    series, with_past = call.query.text("series_ticker"), bool(call.query.flag("show_historical"))
+    found: list[Json] = [
+        {
+            "id": change.change_id,
+            "series_ticker": change.series_ticker,
+            "fee_type": change.fee_type.value,
+            "fee_multiplier": wire.multiplier(change.multiplier),
+            "scheduled_ts": wire.time_text(change.scheduled_at),
+        }
+        for change in call.core.fee_changes()
+        if change.event_ticker is None
+        and change.fee_type is not None
+        and series in (None, change.series_ticker)
+        and (with_past or change.scheduled_at > call.now)
+    ]
+    return call.ok({"series_fee_change_arr": found})
 
 
 def event_fee_changes(call: Call) -> Response:
-    """`GET /events/fee_changes`: none is scheduled."""
-    call.query.limit(default=100, highest=1_000)
-    return call.ok({"event_fee_changes": [], "cursor": ""})
+    """`GET /events/fee_changes`: announced overrides, past ones too, in the order of their times."""
+    limit, ticker = call.query.limit(default=100, highest=1_000), call.query.text("event_ticker")
+    found = [
+        change
+        for change in call.core.fee_changes()
+        if change.event_ticker is not None and ticker in (None, change.event_ticker)
+    ]
+    page, cursor = page_by_key(
+        "fee_changes", found, lambda change: change.change_id, limit=limit, cursor=call.query.text("cursor")
+    )
+    items: list[Json] = [
+        {
+            "id": change.change_id,
+            "event_ticker": change.event_ticker,
+            "series_ticker": change.series_ticker,
+            "fee_type_override": None if change.fee_type is None else change.fee_type.value,
+            "fee_multiplier_override": wire.multiplier(change.multiplier),
+            "scheduled_ts": wire.time_text(change.scheduled_at),
+        }
+        for change in page
+    ]
+    return call.ok({"event_fee_changes": items, "cursor": cursor})
 
 
 def _markets_of(service: Service, event_ticker: str) -> list[MarketState]:
@@ -156,14 +194,18 @@ def get_events(call: Call) -> Response:
     limit = query.limit(default=200, highest=200)
     status = query.word("status", ("unopened", "open", "closed", "settled"))
     series, tickers = query.text("series_ticker"), query.words("tickers")
-    min_close = query.seconds("min_close_ts")
-    query.seconds("min_updated_ts")
+    min_close, min_updated = query.seconds("min_close_ts"), query.seconds("min_updated_ts")
     by_event: dict[str, list[MarketState]] = {}
     for state in call.core.markets().values():
         by_event.setdefault(state.spec.event_ticker, []).append(state)
     passing: list[str] = []
     for ticker, spec in call.core.events().items():
         children = by_event.get(ticker, [])
+        if listing.is_combo(ticker):
+            continue
+        updated = max([spec.updated_at, *(state.updated_at for state in children)])
+        if min_updated is not None and updated < min_updated:
+            continue
         if series is not None and spec.series_ticker != series:
             continue
         if tickers is not None and ticker not in tickers:
@@ -178,21 +220,46 @@ def get_events(call: Call) -> Response:
     content: Json = {"events": [_event(call, t, nested=nested) for t in page], "cursor": cursor}
     if query.flag("with_milestones"):
         content["milestones"] = [
-            item for item in call.service.games.milestones(call.now) if set(_related(item)) & set(page)
+            item for item in call.service.games.milestones(call.now) if set(related(item)) & set(page)
         ]
     return call.ok(content)
 
 
 def event_metadata(call: Call) -> Response:
-    """`GET /events/{event_ticker}/metadata`."""
-    if call.path["event_ticker"] not in call.core.events():
+    """`GET /events/{event_ticker}/metadata`: pictures there are none."""
+    ticker = call.path["event_ticker"]
+    spec = call.core.events().get(ticker)
+    if spec is None:
         raise not_found()
-    return call.ok({"image_url": "", "market_details": [], "settlement_sources": []})
+    found = listing.event(spec, "")
+    product = found.get("product_metadata")
+    details: list[Json] = [
+        {"market_ticker": state.ticker, "image_url": "", "color_code": ""}
+        for state in _markets_of(call.service, ticker)
+    ]
+    content: Json = {
+        "image_url": "",
+        "featured_image_url": "",
+        "market_details": details,
+        "settlement_sources": found["settlement_sources"],
+    }
+    if isinstance(product, dict):
+        content |= {key: product[key] for key in ("competition", "competition_scope") if key in product}
+    return call.ok(content)
 
 
 def multivariate_events(call: Call) -> Response:
-    """`GET /events/multivariate`: no combos here."""
-    return call.ok({"events": [], "cursor": ""})
+    """`GET /events/multivariate`: combos, which only a test lists here."""
+    query = call.query
+    limit, series = query.limit(default=100, highest=200), query.text("series_ticker")
+    nested = bool(query.flag("with_nested_markets"))
+    found = [
+        ticker
+        for ticker, spec in call.core.events().items()
+        if listing.is_combo(ticker) and series in (None, spec.series_ticker)
+    ]
+    page, cursor = page_by_key("combos", found, str, limit=limit, cursor=query.text("cursor"))
+    return call.ok({"events": [_event(call, ticker, nested=nested) for ticker in page], "cursor": cursor})
 
 
 # --- markets ---------------------------------------------------------------------------------------------------------
@@ -200,7 +267,10 @@ def multivariate_events(call: Call) -> Response:
 
 def get_market(call: Call) -> Response:
     """`GET /markets/{ticker}`."""
-    return call.ok({"market": listing.market(call.service.market(call.path["ticker"]))})
+    state = call.service.market(call.path["ticker"])
+    if call.service.is_archived(call.now, state):
+        raise not_found()
+    return call.ok({"market": listing.market(state)})
 
 
 _WINDOWS: Final = {
@@ -245,9 +315,11 @@ def _market_filters(call: Call) -> list[listing.MarketFilter]:
         wanted = set(tickers)
         filters.append(lambda state: state.ticker in wanted)
     if mve == "only":
-        filters.append(lambda state: state.ticker.startswith("KXMVE"))
+        filters.append(lambda state: listing.is_combo(state.ticker))
     elif mve == "exclude":
-        filters.append(lambda state: not state.ticker.startswith("KXMVE"))
+        filters.append(lambda state: not listing.is_combo(state.ticker))
+    if call.service.archive_after is not None:
+        filters.append(lambda state: not call.service.is_archived(call.now, state))
     return filters
 
 
@@ -285,13 +357,18 @@ def get_orderbooks(call: Call) -> Response:
     return call.ok({"orderbooks": books})
 
 
-def get_trades(call: Call) -> Response:
+def get_trades(call: Call, *, is_archive: bool = False) -> Response:
     """`GET /markets/trades`, newest first."""
     query = call.query
     ticker = query.text("ticker")
     limit = query.limit(default=100, highest=1_000)
     min_ts, max_ts = query.seconds("min_ts"), query.seconds("max_ts")
     before = decode_position("trades", query.text("cursor"))
+    cutoff = call.service.cutoff(call.now)
+    if is_archive:
+        max_ts = Micros(min(cutoff - 1, cutoff if max_ts is None else max_ts))
+    else:
+        min_ts = max(cutoff, min_ts or cutoff)
     if query.flag("is_block_trade"):
         return call.ok({"trades": [], "cursor": ""})
     page = call.core.trades(
@@ -308,7 +385,8 @@ def get_trades(call: Call) -> Response:
 # --- candles ---------------------------------------------------------------------------------------------------------
 
 
-def _candles(call: Call, state: MarketState) -> list[Json]:
+def candles_of(call: Call, state: MarketState) -> list[Candle]:
+    """The candles that a query asks for. Raises `ApiError`."""
     query = call.query
     start, end = query.seconds("start_ts"), query.seconds("end_ts")
     minutes = query.integer("period_interval", lowest=1, highest=1_440)
@@ -321,10 +399,13 @@ def _candles(call: Call, state: MarketState) -> list[Json]:
     if end < start or (end - start) // (minutes * 60 * SECOND) > _MAX_CANDLES:
         raise ParameterError("the candlestick range is empty or too large")
     with_latest = bool(query.flag("include_latest_before_start"))
-    candles = call.service.candles.between(
+    return call.service.candles.between(
         state.ticker, start, end, minutes=minutes, with_latest_before=with_latest
     )
-    return [candle.as_json() for candle in candles]
+
+
+def _candles(call: Call, state: MarketState) -> list[Json]:
+    return [candle.as_json() for candle in candles_of(call, state)]
 
 
 def market_candlesticks(call: Call) -> Response:
@@ -359,78 +440,3 @@ def event_candlesticks(call: Call) -> Response:
             "adjusted_end_ts": call.query.integer("end_ts", lowest=0, highest=10**11) or 0,
         }
     )
-
-
-# --- games and incentives --------------------------------------------------------------------------------------------
-
-
-def _related(milestone: Json) -> list[str]:
-    related = milestone.get("related_event_tickers")
-    return [str(ticker) for ticker in related] if isinstance(related, list) else []
-
-
-def get_milestone(call: Call) -> Response:
-    """`GET /milestones/{milestone_id}`."""
-    for item in call.service.games.milestones(call.now):
-        if item["id"] == call.path["milestone_id"]:
-            return call.ok({"milestone": item})
-    raise not_found()
-
-
-def get_milestones(call: Call) -> Response:
-    """`GET /milestones`: `limit` is required."""
-    query = call.query
-    if query.text("limit") is None:
-        raise query.fail("limit", "required")
-    limit = query.limit(default=100, highest=500)
-    start = query.moment("minimum_start_date")
-    related = query.text("related_event_ticker")
-    exact = {name: query.text(name) for name in ("category", "source_id", "type")}
-    competition = query.text("competition")
-    found: list[Json] = []
-    for item in call.service.games.milestones(call.now):
-        if start is not None and parse_time(str(item["start_date"])) < start:
-            continue
-        if related is not None and related not in _related(item):
-            continue
-        if any(value is not None and item.get(name) != value for name, value in exact.items()):
-            continue
-        details = item.get("details")
-        named = details.get("league") if isinstance(details, dict) else None
-        if competition is not None and competition not in (named, item.get("competition")):
-            continue
-        found.append(item)
-    page, cursor = page_by_key(
-        "milestones", found, lambda item: str(item["id"]), limit=limit, cursor=query.text("cursor")
-    )
-    return call.ok({"milestones": page, "cursor": cursor})
-
-
-def live_data(call: Call) -> Response:
-    """`GET /live_data/milestone/{milestone_id}`."""
-    found = call.service.games.live_data(call.now, call.path["milestone_id"])
-    if found is None:
-        raise not_found()
-    return call.ok({"live_data": found})
-
-
-def live_data_batch(call: Call) -> Response:
-    """`GET /live_data/batch`: unknown milestones are left out."""
-    wanted = call.query.words("milestone_ids", most=100) or []
-    found = [data for one in wanted if (data := call.service.games.live_data(call.now, one)) is not None]
-    return call.ok({"live_datas": found})
-
-
-def game_stats(call: Call) -> Response:
-    """`GET /live_data/milestone/{milestone_id}/game_stats`."""
-    found = call.service.games.game_stats(call.now, call.path["milestone_id"])
-    if found is None:
-        raise not_found()
-    return call.ok(found)
-
-
-def incentive_programs(call: Call) -> Response:
-    """`GET /incentive_programs`: there are none."""
-    call.query.word("status", ("all", "active", "upcoming", "closed", "paid_out"))
-    call.query.limit(default=100, highest=10_000)
-    return call.ok({"incentive_programs": [], "next_cursor": ""})
