@@ -131,7 +131,7 @@ class PaperCore:
         may_rest = new.time_in_force is TimeInForce.GTC and not taking.is_stopped
         if order.remaining and may_rest:
             market.rest(order)
-        self._executed(taking.executions, now, rests=order.remaining > 0 and may_rest)
+        self.executed(taking.executions, now, rests=order.remaining > 0 and may_rest)
         if order.remaining and not may_rest:
             reason = "SelfTradeCancel" if taking.is_stopped else ""
             self._end(order, OrderStatus.CANCELLED, reason, now, was_resting=False)
@@ -283,7 +283,7 @@ class PaperCore:
 
     # what happens to orders
 
-    def _executed(self, executions: list[Execution], now: Micros, *, rests: bool = True) -> None:
+    def executed(self, executions: list[Execution], now: Micros, *, rests: bool = True) -> None:
         """Book executions: fills, cash, groups; orders that are filled whole are done."""
         tripped: list[PaperGroup] = []
         for execution in executions:
@@ -377,7 +377,7 @@ class PaperCore:
             self.expire(now)
         executions = move(market)
         if executions:
-            self._executed(executions, now)
+            self.executed(executions, now)
 
     def on_market_event(self, event: MarketEvent, now: Micros) -> None:
         """The market's life: grid, pauses, close, payout, fees."""
