@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: simulate setup run paper test check crash-test fmt exchange lock clean
+.PHONY: simulate setup run paper test check crash-test guarantee fmt exchange lock clean
 
 setup: $(STAMP)
 
@@ -35,6 +35,9 @@ test: $(STAMP)
 
 crash-test: $(STAMP)  # kill -9 in ROUNDS lives on one data folder; SEED repeats a run
 	@$(BIN)/python tests/support/crash_rounds.py --rounds $(or $(ROUNDS),30) $(if $(SEED),--seed $(SEED))
+
+guarantee: $(STAMP)  # nothing outlives the bot: every row, and SIGKILL and freeze ROUNDS times with p50 and p99
+	@MM_GUARANTEE_ROUNDS=$(or $(ROUNDS),30) $(BIN)/python -m pytest -q -s tests/guarantee
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .

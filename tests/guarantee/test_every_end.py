@@ -1,0 +1,235 @@
+"""However the bot ends, nothing of it rests afterwards: real processes, a test for every row of the promise.
+
+`MM_GUARANTEE_ROUNDS` repeats the two deaths whose times are promised (`make guarantee`: 30).
+"""
+
+import os
+import resource
+import signal
+from typing import Final
+
+import pytest
+import trio
+
+from guarantee_rig import FOREIGN, TTL_S, Ground, children, command_of, is_alive, memory_of
+from net_proxy import open_proxy
+
+pytestmark = [pytest.mark.real, pytest.mark.timeout(900)]
+
+ROUNDS: Final = int(os.environ.get("MM_GUARANTEE_ROUNDS", "1"))
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+async def test_a_signal(ground: Ground, name: str) -> None:
+    """Ctrl-C, kill, a closed terminal: code 0, nothing rests by both words, and the guardian is dismissed."""
+    bot = await ground.start()
+    guardian = bot.guardian()
+    assert guardian is not None
+    bot.process.send_signal(signal.Signals[name])
+    await ground.nothing_rests(10.0, name)
+
+    assert await bot.ended() == 0
+    assert (bot.summary["orders_resting_at_exit"], bot.summary["positions_match"]) == (0, True)
+    assert not is_alive(guardian)
+
+
+async def test_killed(ground: Ground) -> None:
+    """SIGKILL (as by the out-of-memory killer): the guardian is done within 3 s, and gone within 4 s after that."""
+    for _ in range(ROUNDS):
+        bot = await ground.start()
+        guardian = bot.guardian()
+        assert guardian is not None
+        bot.process.kill()
+        took = await ground.nothing_rests(6.0, "SIGKILL")
+        await ground.gone(guardian, 4.0, "the guardian")
+        assert took < 3.0
+        await bot.ended()
+
+
+async def test_frozen(ground: Ground) -> None:
+    """SIGSTOP: as above; after SIGCONT it finds out, catches up and quotes again under new groups.
+
+    And a bot that thaws with a SIGTERM waiting leaves nothing, and says so with code 0.
+    """
+    bot = await ground.start()
+    for _ in range(ROUNDS):
+        before = await ground.ours()
+        bot.process.send_signal(signal.SIGSTOP)
+        took = await ground.nothing_rests(8.0, "freeze")
+        assert took < 3.0
+        bot.process.send_signal(signal.SIGCONT)
+        await ground.until(lambda names: len(names) >= 4, "quotes after the thaw", bot, within_s=10.0)
+        assert before.isdisjoint(await ground.ours())
+        await ground.until(lambda names: bot.guardian() is not None, "a new guardian", bot)
+        ground.pids.add(bot.guardian() or 0)
+    bot.process.send_signal(signal.SIGSTOP)
+    await ground.nothing_rests(8.0, "freeze")
+    bot.process.send_signal(signal.SIGTERM)
+    bot.process.send_signal(signal.SIGCONT)
+
+    assert await bot.ended() == 0
+    assert await ground.resting() == FOREIGN
+    assert (bot.summary["orders_resting_at_exit"], bot.summary["positions_match"]) == (0, True)
+
+
+async def test_killed_together_with_its_guardian(ground: Ground) -> None:
+    """Nobody is left to act: the orders expire within QUOTE_TTL_SEC."""
+    bot = await ground.start()
+    guardian = bot.guardian()
+    assert guardian is not None
+    os.kill(guardian, signal.SIGKILL)
+    bot.process.kill()
+    await ground.nothing_rests(TTL_S + 1.0, f"bot and guardian killed together (QUOTE_TTL_SEC={TTL_S})")
+    await bot.ended()
+
+
+async def test_the_guardian_alone_is_killed(ground: Ground) -> None:
+    """Another one comes within seconds and knows everything: a bot killed right afterwards leaves nothing either."""
+    bot = await ground.start()
+    first = bot.guardian()
+    assert first is not None
+    os.kill(first, signal.SIGKILL)
+    second = None
+    with trio.fail_after(5.0):
+        while second in (None, first):
+            await trio.sleep(0.02)
+            second = bot.guardian()
+    assert second is not None
+    ground.pids.add(second)
+    await trio.sleep(1.0)  # it is told the groups before it counts
+    bot.process.kill()
+    await ground.nothing_rests(6.0, "SIGKILL after a change of guardians")
+    await ground.gone(second, 4.0, "the second guardian")
+    await bot.ended()
+
+
+async def test_a_guardian_that_cannot_be_replaced_stops_quoting(ground: Ground) -> None:
+    """Each new guardian is killed at once: without one the bot pulls its quotes and places none."""
+    bot = await ground.start()
+    killed: set[int] = set()
+
+    async def hunt() -> None:
+        while True:
+            for pid in children(bot.pid):
+                if "mm.guard" in command_of(pid):
+                    killed.add(pid)
+                    try:
+                        os.kill(pid, signal.SIGKILL)
+                    except ProcessLookupError:
+                        continue
+            await trio.sleep(0.01)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(hunt)
+        await ground.nothing_rests(10.0, "no guardian to be had")
+        await trio.sleep(1.0)
+        assert await ground.ours() == set()
+        nursery.cancel_scope.cancel()
+    assert len(killed) > 1
+    await ground.until(lambda names: len(names) >= 4, "quotes with a guardian again", bot)
+    ground.pids.add(bot.guardian() or 0)
+    bot.process.send_signal(signal.SIGTERM)
+    assert await bot.ended() == 0
+    assert await ground.resting() == FOREIGN
+
+
+async def test_out_of_memory(ground: Ground) -> None:
+    """No further page of memory: whether it fails and sweeps, lives on, or is killed: in the end nothing rests."""
+    bot = await ground.start()
+    guardian = bot.guardian()
+    assert guardian is not None
+    limit = memory_of(bot.pid)
+    resource.prlimit(bot.pid, resource.RLIMIT_AS, (limit, limit))
+    resource.prlimit(bot.pid, resource.RLIMIT_DATA, (1, 1))
+    started = trio.current_time()
+    with trio.move_on_after(3.0):
+        while is_alive(bot.pid):
+            await trio.sleep(0.05)
+    print(f"alive for {trio.current_time() - started:.1f} s without a further page of memory")
+    bot.process.kill()
+    await ground.nothing_rests(6.0, "out of memory, then SIGKILL")
+    await ground.gone(guardian, 4.0, "the guardian")
+    await bot.ended()
+
+
+async def test_the_network_is_cut(ground: Ground) -> None:
+    """In each direction and in both: what still arrives takes quotes off at once, else they expire; healed, it quotes."""
+    async with open_proxy(ground.rig.ready.port) as proxy:
+        local = f"127.0.0.1:{proxy.port}"
+        bot = await ground.start(
+            KALSHI_REST_URL=f"http://{local}/trade-api/v2", KALSHI_WS_URL=f"ws://{local}/trade-api/ws/v2"
+        )
+        for requests, answers, what, within_s in (
+            (False, True, "answers of the exchange do not arrive", 4.5),
+            (True, False, f"requests of the bot do not arrive (QUOTE_TTL_SEC={TTL_S})", TTL_S + 1.0),
+            (True, True, f"the network is gone (QUOTE_TTL_SEC={TTL_S})", TTL_S + 1.0),
+        ):
+            proxy.cut(requests=requests, answers=answers)
+            await ground.nothing_rests(within_s, what)
+            await proxy.heal()
+            took = await ground.until(lambda n: len(n) >= 4, f"quotes after: {what}", bot, within_s=10.0)
+            print(f"quotes are back {took:.2f} s after the network")
+        bot.process.send_signal(signal.SIGTERM)
+        assert await bot.ended() == 0
+    assert await ground.resting() == FOREIGN
+    assert bot.summary["positions_match"] is True
+
+
+async def test_the_exchange_pauses(ground: Ground) -> None:
+    """The exchange takes our quotes off itself; a bot asked to stop meanwhile proves it, although cancels are refused."""
+    bot = await ground.start()
+    await ground.rig.control("pause", exchange_index=0, what="exchange")
+    await ground.nothing_rests(2.0, "the exchange pauses")
+    bot.process.send_signal(signal.SIGTERM)
+
+    assert await bot.ended() == 0
+    assert await ground.resting() == FOREIGN
+
+
+async def test_the_exchange_restarts(ground: Ground) -> None:
+    """Every connection is reset and none is let in for 3 s: afterwards it quotes again, and ends well."""
+    bot = await ground.start()
+    await ground.rig.control("outage", ms=3000, reset=True)
+    before = await ground.ours()
+    await ground.until(lambda names: names.isdisjoint(before), "old quotes gone", bot, within_s=TTL_S + 1.0)
+    await ground.until(lambda names: len(names) >= 4, "quotes after the restart", bot, within_s=10.0)
+    bot.process.send_signal(signal.SIGTERM)
+
+    await ground.nothing_rests(10.0, "SIGTERM after a restart of the exchange")
+    assert await bot.ended() == 0
+    assert bot.summary["positions_match"] is True
+
+
+async def test_the_exchange_is_down_at_the_end(ground: Ground) -> None:
+    """Told to stop while nobody answers: it does not lie. Code 2 and the reason; the guardian stays until it is proven."""
+    bot = await ground.start()
+    guardian = bot.guardian()
+    assert guardian is not None
+    await ground.rig.control("outage", ms=14_000, reset=True)
+    bot.process.send_signal(signal.SIGTERM)
+
+    assert await bot.ended() == 2
+    assert "mm cancel-all" in bot.errors
+    assert is_alive(guardian)
+    await ground.until(lambda names: not names, "nothing rests", within_s=15.0)
+    assert await ground.resting() == FOREIGN
+    await ground.gone(guardian, 20.0, "the guardian")
+
+
+async def test_whatever_was_left_all_the_same(ground: Ground) -> None:
+    """Orders of an earlier life that nobody took off are gone before the next one quotes, their group closed."""
+    bot = await ground.start(QUOTE_TTL_SEC="3600")
+    guardian = bot.guardian()
+    assert guardian is not None
+    os.kill(guardian, signal.SIGKILL)
+    bot.process.kill()
+    await bot.ended()
+    left = await ground.ours()
+    assert left
+    second = await ground.launch()
+    await ground.until(
+        lambda names: bool(names) and names.isdisjoint(left), "quotes of the next life alone", second
+    )
+    second.process.send_signal(signal.SIGTERM)
+    assert await second.ended() == 0
+    assert await ground.resting() == FOREIGN
