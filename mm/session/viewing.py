@@ -5,7 +5,6 @@ from typing import Final
 
 import attrs
 
-from mm.domain.market import Market
 from mm.domain.numbers import CONTRACT, DOLLAR_MONEY, Count, Micros, Money, Price
 from mm.domain.order import MarketTicker, Order, OrderState, Side, TimeInForce
 from mm.engine.quoter import MarketMaker
@@ -144,7 +143,8 @@ class Viewer:
         touch, book, last = maker.touch, maker.book, maker.last
         return MarketView(
             ticker=ticker,
-            title=_title(maker.market),
+            title=maker.market.title,
+            outcome=maker.market.yes_sub_title,
             event=maker.market.event_ticker,
             best_bid=touch.best_bid,
             best_ask=touch.best_ask,
@@ -230,14 +230,6 @@ class Viewer:
         if trading.floor.makers:
             return ""
         return "no markets to quote now; looking again every few seconds"
-
-
-def _title(market: Market) -> str:
-    """What the venue calls it; where two markets share a title, the outcome's name says which one this is."""
-    outcome = market.yes_sub_title
-    if not outcome or outcome.lower() in market.title.lower():
-        return market.title or outcome
-    return f"{market.title}: {outcome}" if market.title else outcome
 
 
 def _mark(maker: MarketMaker) -> Price | None:

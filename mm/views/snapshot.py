@@ -26,6 +26,8 @@ class MarketView:
 
     ticker: MarketTicker
     title: str = ""
+    outcome: str = ""
+    """What YES stands for."""
     event: str = ""
     """The event (the game) that it belongs to."""
     best_bid: Price | None = None

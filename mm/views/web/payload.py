@@ -133,6 +133,7 @@ def row(market: MarketView, name: str) -> Json:
         "ticker": market.ticker,
         "name": name,
         "title": market.title,
+        "outcome": market.outcome,
         "event": market.event,
         "best_bid": market.best_bid,
         "best_ask": market.best_ask,
