@@ -20,7 +20,8 @@ from mm.domain.errors import LedgerError, MMError
 from mm.domain.fill import Fill
 from mm.domain.numbers import Micros, Money
 from mm.domain.order import ClientOrderId, GroupId, MarketTicker, Order, OrderId
-from mm.ledger import queries, statements
+from mm.ledger import integrity, queries, statements
+from mm.ledger.integrity import Head
 from mm.ledger.rows import (
     AlertRow,
     GroupRow,
@@ -304,6 +305,10 @@ class Ledger:
         return await self._read(
             lambda store: queries.fills_of_orders(store.connection, store.account, wanted)
         )
+
+    async def chain_head(self) -> Head:
+        """The newest entry of the chain over the money rows."""
+        return await self._read(lambda store: integrity.head(store.connection))
 
     async def settled_result(self) -> Money:
         """What all settled markets brought, net of fees."""

@@ -16,15 +16,19 @@ from mm.domain.errors import LedgerError
 from mm.domain.fill import Fill
 from mm.domain.numbers import Micros
 from mm.domain.order import MarketTicker
-from mm.ledger import queries
+from mm.ledger import integrity, queries
 from mm.ledger.rows import FillRow, GroupRow, PositionRow, SessionRow, SettlementRow, Totals
 from mm.ledger.schema import APPLICATION_ID, VERSION
-from mm.ledger.store import BUSY_TIMEOUT_S, told
+from mm.ledger.store import BUSY_TIMEOUT_S, CHECK_WHOLE_BYTES, damaged, told
 
 
 @contextmanager
-def open_reader(path: Path) -> Iterator["LedgerReader"]:
+def open_reader(path: Path, *, is_checked: bool = True) -> Iterator["LedgerReader"]:
     """Open a ledger file read-only.
+
+    Args:
+        is_checked: Check the file first (seals, chain, structure; a large one not wholly, see `mm ledger verify`).
+            A look at a figure now and then can do without.
 
     Raises:
         LedgerError: There is none, it is damaged, or of another version; `LedgerReader`'s methods raise it too.
@@ -36,6 +40,8 @@ def open_reader(path: Path) -> Iterator["LedgerReader"]:
     try:
         with told(path):
             _check(path, connection)
+            if is_checked:
+                _check_contents(path, connection)
         yield LedgerReader(path=path, connection=connection)
     finally:
         connection.close()
@@ -136,3 +142,14 @@ def _check(path: Path, connection: sqlite3.Connection) -> None:
             f"the ledger {path} is of version {version}, this mm reads {VERSION}: start the bot once to bring an "
             "older file up to date, or use the newer mm"
         )
+
+
+def _check_contents(path: Path, connection: sqlite3.Connection) -> None:
+    integrity.prepare(connection)
+    connection.execute("BEGIN")  # one state, whatever a bot writes meanwhile
+    try:
+        found = integrity.problems(connection, is_quick=path.stat().st_size > CHECK_WHOLE_BYTES)
+    finally:
+        connection.execute("ROLLBACK")
+    if found:
+        raise LedgerError(damaged(path, "; ".join(found)))

@@ -105,7 +105,53 @@ _V1: Final = (
     """,
 )
 
-MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (_V1,)
+_V2: Final = (
+    # Every row carries a seal, money rows are chained: see `mm.ledger.integrity`, which also fills them in.
+    *(
+        f"ALTER TABLE {table} ADD COLUMN seal INTEGER"
+        for table in ("fills", "orders", "groups", "marks", "settlements", "sessions", "alerts")
+    ),
+    "CREATE TABLE chain (seq INTEGER PRIMARY KEY, kind TEXT NOT NULL, key NOT NULL,"
+    " content BLOB NOT NULL, digest BLOB NOT NULL)",
+    # The marked result with which a day began: the daily loss is counted from it, also after a restart.
+    "CREATE TABLE days (account TEXT NOT NULL, day TEXT NOT NULL, start_pnl INTEGER NOT NULL, at INTEGER NOT NULL,"
+    " seal INTEGER, PRIMARY KEY (account, day))",
+    """
+    CREATE TABLE balances (
+        id INTEGER PRIMARY KEY,
+        account TEXT NOT NULL,
+        at INTEGER NOT NULL,
+        session TEXT NOT NULL,
+        balance INTEGER NOT NULL,
+        expected INTEGER NOT NULL,
+        unexplained INTEGER NOT NULL,
+        seal INTEGER
+    )
+    """,
+    "CREATE INDEX balances_in_order ON balances (account, at)",
+    # One row for each settled market whose fills have been moved to an archive.
+    """
+    CREATE TABLE archived (
+        account TEXT NOT NULL,
+        ticker TEXT NOT NULL,
+        value INTEGER NOT NULL CHECK (typeof(value) = 'integer' AND value BETWEEN 0 AND 10000),
+        settled_at INTEGER NOT NULL,
+        fills INTEGER NOT NULL,
+        bought INTEGER NOT NULL,
+        sold INTEGER NOT NULL,
+        cash INTEGER NOT NULL,
+        fees INTEGER NOT NULL,
+        result INTEGER NOT NULL,
+        first_at INTEGER NOT NULL,
+        last_at INTEGER NOT NULL,
+        archive TEXT NOT NULL,
+        seal INTEGER,
+        PRIMARY KEY (account, ticker)
+    )
+    """,
+)
+
+MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (_V1, _V2)
 """MIGRATIONS[n] takes a file from version n to n + 1, in one transaction with the new version number. Only ever
 appended to: what was released is not edited."""
 

@@ -15,7 +15,7 @@ from mm.domain.errors import InvariantError, LedgerError
 from mm.domain.fill import Fill
 from mm.domain.numbers import SECOND, Micros
 from mm.domain.order import MarketTicker
-from mm.ledger import queries, statements
+from mm.ledger import integrity, queries, statements
 from mm.ledger.rows import FillKind
 from mm.ledger.schema import APPLICATION_ID, MIGRATIONS, VERSION
 from mm.ledger.statements import Statement
@@ -166,14 +166,19 @@ class Store:
             )
         # FULL: a commit survives a power cut, so what the guardian and a restart rely on is there.
         connection.execute("PRAGMA synchronous = FULL")
-        check = "quick_check" if self._size() > CHECK_WHOLE_BYTES else "integrity_check"
-        problems = [row[0] for row in connection.execute(f"PRAGMA {check}(3)")]
-        if problems != ["ok"]:
-            raise LedgerError(damaged(self.path, "; ".join(problems)))
+        integrity.prepare(connection)
+        if connection.execute("PRAGMA user_version").fetchone()[0] == VERSION:
+            self._check()
         with self._transaction():
             self._migrate()
             # Proves now, not at the first fill, that the file can be written.
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        integrity.watch(connection)
+
+    def _check(self) -> None:
+        found = integrity.problems(self.connection, is_quick=self._size() > CHECK_WHOLE_BYTES)
+        if found:
+            raise LedgerError(damaged(self.path, "; ".join(found)))
 
     def _size(self) -> int:
         pages: int = self.connection.execute("PRAGMA page_count").fetchone()[0]
@@ -185,6 +190,8 @@ class Store:
         application = connection.execute("PRAGMA application_id").fetchone()[0]
         version = connection.execute("PRAGMA user_version").fetchone()[0]
         tables = connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0]
+        if tables and application == APPLICATION_ID and not version:
+            raise LedgerError(damaged(self.path, "it has tables and no version"))
         if tables and application != APPLICATION_ID:
             raise LedgerError(f"{self.path} is another program's database: move it away, or set MM_DATA_DIR")
         if version > VERSION:
@@ -195,9 +202,16 @@ class Store:
 
     def _migrate(self) -> None:
         version = self.connection.execute("PRAGMA user_version").fetchone()[0]
+        if 0 < version < VERSION:
+            # Nothing in an older file can prove itself: its structure is all there is to check.
+            said = [row[0] for row in self.connection.execute("PRAGMA integrity_check(3)")]
+            if said != ["ok"]:
+                raise LedgerError(damaged(self.path, "; ".join(said)))
         for steps in MIGRATIONS[version:]:
             for step in steps:
                 self.connection.execute(step)
+        if version < VERSION:
+            integrity.seal_all(self.connection)
         self.connection.execute(f"PRAGMA user_version = {VERSION}")
 
     def _insert_fill(self, fill: Fill, *, session: str, now: Micros) -> bool:
@@ -281,8 +295,8 @@ def is_finer(ts: Micros, *, than: Micros) -> bool:
 def damaged(path: Path, what: str) -> str:
     """The message for a file that is not whole."""
     return (
-        f"the ledger {path} is damaged ({what}): nothing was changed. Move it and its -wal and -shm files away and "
-        "start again; the fills are then read anew from the exchange"
+        f"the ledger {path} is damaged ({what}): nothing was changed. `mm ledger rebuild` moves it away and reads the "
+        "fills and settlements anew from the exchange"
     )
 
 
@@ -295,6 +309,9 @@ def told(path: Path) -> Iterator[None]:
         raise InvariantError(f"the ledger {path} refused a record: {exc}") from exc
     except sqlite3.Error as exc:
         raise LedgerError(_advice(path, exc)) from exc
+    except UnicodeDecodeError as exc:
+        # SQLite keeps text as it was written, and only we write: these bytes were changed.
+        raise LedgerError(damaged(path, "text in it cannot be read")) from exc
 
 
 def _advice(path: Path, exc: sqlite3.Error) -> str:

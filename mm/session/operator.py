@@ -88,7 +88,7 @@ class Operator:
         def work() -> T | None:
             if not path.is_file():
                 return None
-            with open_reader(path) as reader:
+            with open_reader(path, is_checked=False) as reader:
                 return read(reader)
 
         try:

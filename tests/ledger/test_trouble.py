@@ -85,7 +85,7 @@ async def test_an_error_at_any_statement_writes_nothing(books):
 async def test_a_file_that_is_no_database_is_refused(books):
     """The message names the file and the way out, and the file is untouched."""
     books.path.write_bytes(b"not a database at all " * 100)
-    with pytest.raises(LedgerError, match=r"damaged.*Move it") as caught:
+    with pytest.raises(LedgerError, match=r"damaged.*mm ledger rebuild") as caught:
         async with books.open():
             pass
     assert str(books.path) in str(caught.value)

@@ -234,7 +234,7 @@ class CrashRun:
         if not path.exists():
             return 0
         try:
-            with open_reader(path) as reader:
+            with open_reader(path, is_checked=False) as reader:
                 return sum(reader.totals(account).fills for account in reader.accounts())
         except Exception:  # noqa: BLE001 - a figure for the table, of a file that may be half made
             return -1
