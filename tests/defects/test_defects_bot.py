@@ -471,7 +471,7 @@ async def test_defect_21_no_delta_is_ever_dropped(autojump_clock: MockClock) -> 
 async def test_defect_21_a_full_channel_of_fills_stops_trading(autojump_clock: MockClock) -> None:
     """What cannot be handed on is not dropped: it counts, and the error ends trading with a reason."""
     rig = TaskRig()
-    send, _receive = trio.open_memory_channel[Fill](2)
+    send, receive = trio.open_memory_channel[Fill](2)
     rig.handler.fills = send
 
     def fill(n: int) -> Fill:
@@ -487,10 +487,11 @@ async def test_defect_21_a_full_channel_of_fills_stops_trading(autojump_clock: M
             ts=Micros(n),
         )
 
-    rig.handler.on_fill(fill(1))
-    rig.handler.on_fill(fill(2))
-    with pytest.raises(LedgerError, match="full"):
-        rig.handler.on_fill(fill(3))
+    with send, receive:
+        rig.handler.on_fill(fill(1))
+        rig.handler.on_fill(fill(2))
+        with pytest.raises(LedgerError, match="full"):
+            rig.handler.on_fill(fill(3))
     assert rig.positions.net(GAME) == 300
 
 

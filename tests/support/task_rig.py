@@ -31,6 +31,8 @@ from mm.tasks.resolve import Resolver
 GAME = MarketTicker("KXNHLGAME-26SEP21TORBOS-TOR")
 """The market of most tests; `START` of the fake exchange lies on that day."""
 CENTS = uniform_grid(CENT)
+_CHANNELS: list[object] = []
+"""Kept for good: trio warns about channels that are dropped without being closed, and a rig has no end to close in."""
 BID, ASK = Side.BID, Side.ASK
 
 
@@ -121,6 +123,7 @@ class TaskRig:
             on_trouble=self._trouble,
         )
         send, self.fills = trio.open_memory_channel(1_000)
+        _CHANNELS.extend((send, self.fills))
         self.handler = FeedHandler(floor=self.floor, fills=send)
         exchange.sink = self.handler
 

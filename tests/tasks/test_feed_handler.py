@@ -12,7 +12,7 @@ from mm.domain.numbers import SECOND, Count, Micros, Money, Price
 from mm.domain.order import GroupId, MarketTicker, OrderId
 from mm.engine.quoter import MakerState
 from mm.exchange.port import AuthError, MarketEvent, MarketEventKind
-from mm.tasks.feed import FeedHandler, run_feed, send_fill
+from mm.tasks.feed import run_feed, send_fill
 from task_rig import ASK, BID, GAME, TaskRig, make_market
 
 UNKNOWN = MarketTicker("KXNHLGAME-26SEP21XXXYYY-XXX")
@@ -79,12 +79,13 @@ async def test_a_full_channel_to_the_ledger_stops_trading_and_loses_nothing_sile
 ) -> None:
     """Never dropped: the error names it. And a fill after the booking task's end is a bug."""
     send, receive = trio.open_memory_channel[Fill](1)
-    send_fill(send, make_fill(1))
-    with pytest.raises(LedgerError, match="full"):
-        send_fill(send, make_fill(2))
-    receive.close()
-    with pytest.raises(InvariantError):
-        send_fill(send, make_fill(3))
+    with send, receive:
+        send_fill(send, make_fill(1))
+        with pytest.raises(LedgerError, match="full"):
+            send_fill(send, make_fill(2))
+        receive.close()
+        with pytest.raises(InvariantError):
+            send_fill(send, make_fill(3))
 
 
 async def test_a_lost_socket_makes_every_book_stale_and_pulls_all(autojump_clock: MockClock) -> None:
@@ -223,9 +224,7 @@ async def test_reports_before_the_desk_exists_are_no_error(autojump_clock: MockC
     """The feed may speak while the session is being put together."""
     rig = TaskRig()
     rig.floor.desk = None
-    send, _ = trio.open_memory_channel[Fill](1)
-    handler = FeedHandler(floor=rig.floor, fills=send)
-    handler.on_fill(make_fill())
+    rig.handler.on_fill(make_fill())
     rig.floor.add_market(make_market())
 
     assert rig.floor.orders(GAME) == []
