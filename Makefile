@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: simulate setup run paper test check crash-test guarantee fmt exchange lock clean
+.PHONY: simulate setup run paper test check contract-report crash-test guarantee fmt exchange lock clean
 
 setup: $(STAMP)
 
@@ -32,6 +32,9 @@ exchange: $(STAMP)
 
 test: $(STAMP)
 	@$(BIN)/python -m pytest -q
+
+contract-report: $(STAMP)  # every operation and field of the REST contract: what the embedded exchange produced
+	@$(BIN)/python -m pytest -q -s tests/exchange/embedded/server/test_contract_coverage.py
 
 crash-test: $(STAMP)  # kill -9 in ROUNDS lives on one data folder; SEED repeats a run
 	@$(BIN)/python tests/support/crash_rounds.py --rounds $(or $(ROUNDS),30) $(if $(SEED),--seed $(SEED))

@@ -16,18 +16,20 @@ For tests and demonstrations: not part of the protocol, no signature, no budget.
 | `POST /control/channel_error` | end every subscription of `channel` with error `code` (10 or 25) |
 | `POST /control/pause`, `/resume` | a market (`ticker`), or a shard (`exchange_index`, `what` = `trading` or `exchange`) |
 | `POST /control/order` | an order of the house: `ticker`, `side`, `price`, `count` (immediate or cancel unless `rest`) |
-| `POST /control/determine` | fix a market's result: `ticker`, `value` in dollars |
+| `POST /control/close`, `/determine`, `/dispute`, `/amend_result` | `ticker`; `in_ms` or `value` in dollars |
+| `POST /control/grid` | another price grid while open: `ticker`, `structure` by name |
+| `POST /control/fees` | `series_ticker` or `event_ticker`, `fee_type`, `fee_multiplier`, `in_ms` (0: now) |
+| `POST /control/maintenance` | pause trading everywhere `in_ms` from now `for_ms`, announced in the schedule |
+| `POST /control/deposit` | `amount` in dollars (negative: withdrawn), `exchange_index` |
+| `POST /control/archive`, `/region` | what is `after_ms` old moves to `/historical`; keys end in `expires_in_ms` |
 """
 
 from collections.abc import Callable, Mapping
-from typing import Final
 
 import attrs
 import trio
 
-from mm.domain.numbers import Count, Micros, format_money, parse_price
-from mm.domain.order import MarketTicker, Side, TimeInForce
-from mm.exchange.embedded.core.model import OrderRequest
+from mm.domain.numbers import Micros, format_money
 from mm.exchange.embedded.core.rules import Refused
 from mm.exchange.embedded.server import wire
 from mm.exchange.embedded.server.errors import ApiError, not_found
@@ -35,11 +37,9 @@ from mm.exchange.embedded.server.faults import Faults
 from mm.exchange.embedded.server.fields import Body, invalid
 from mm.exchange.embedded.server.http import Request, Response, reset_on_close
 from mm.exchange.embedded.server.hub import Channel, Hub
+from mm.exchange.embedded.server.operator import MAX_MS, Operator
 from mm.exchange.embedded.server.rest.orders import refusal
 from mm.exchange.embedded.server.service import Json, Service
-
-HOUSE: Final = "control-house"
-_MAX_MS: Final = 3_600_000
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -94,10 +94,7 @@ class Control:
             "skip_seq": self._skip_seq,
             "drop_frames": self._drop_frames,
             "channel_error": self._channel_error,
-            "pause": lambda body: self._set_active(body, is_active=False),
-            "resume": lambda body: self._set_active(body, is_active=True),
-            "order": self._order,
-            "determine": self._determine,
+            **Operator(self.service).commands(),
         }
 
     # --- reading ---
@@ -205,7 +202,7 @@ class Control:
         return Response.json(200, {"sockets": len(self.hub.sessions)})
 
     def _outage(self, body: Body) -> Response:
-        ms = body.integer("ms", lowest=0, highest=_MAX_MS) or 0
+        ms = body.integer("ms", lowest=0, highest=MAX_MS) or 0
         self._out_until = Micros(self.service.clock() + ms * 1_000)
         cut = [(scope, stream) for scope, stream in self.streams.items() if scope is not self._caller]
         for scope, stream in cut:
@@ -244,44 +241,3 @@ class Control:
             raise invalid("code must be 10 or 25")
         ended = self.hub.end_channel(channel, code)
         return Response.json(200, {"subscriptions": ended})
-
-    # --- the exchange ---
-
-    def _set_active(self, body: Body, *, is_active: bool) -> Response:
-        core, now = self.service.core, self.service.clock()
-        ticker = body.text("ticker")
-        if ticker is not None:
-            change = core.activate if is_active else core.deactivate
-            change(now, self.service.market(ticker).ticker)
-            return Response.json(200, {})
-        index = body.integer("exchange_index", lowest=0, highest=1_000) or 0
-        what = body.text("what") or "trading"
-        if what not in ("trading", "exchange"):
-            raise invalid("what must be trading or exchange")
-        switch = core.set_trading_active if what == "trading" else core.set_exchange_active
-        switch(now, index, is_active)
-        return Response.json(200, {})
-
-    def _order(self, body: Body) -> Response:
-        core = self.service.core
-        if HOUSE not in core.users():
-            core.add_user(HOUSE, is_house=True)
-        request = OrderRequest(
-            ticker=MarketTicker(body.need_text("ticker")),
-            side=Side(body.word("side", tuple(side.value for side in Side))),
-            count=Count(body.need_count("count")),
-            price=body.need_price("price"),
-            time_in_force=TimeInForce.GTC if body.flag("rest") else TimeInForce.IOC,
-        )
-        return Response.json(201, wire.create_ack(core.create(self.service.clock(), HOUSE, request)))
-
-    def _determine(self, body: Body) -> Response:
-        try:
-            value = parse_price(body.need_text("value"))
-        except ValueError:
-            raise invalid("value is no price") from None
-        if not 0 <= value <= 10_000:
-            raise invalid("value must lie between 0 and 1 dollar")
-        ticker = self.service.market(body.need_text("ticker")).ticker
-        self.service.core.determine(self.service.clock(), ticker, value)
-        return Response.json(200, {})

@@ -144,7 +144,8 @@ class GeneratedSlate:
         self._floor = Floor(driver.core, now)
         self._floor.open_accounts()
         for spec in series_specs():
-            driver.core.add_series(now, spec)
+            if spec.ticker not in driver.core.series():
+                driver.core.add_series(now, spec)
         fixtures = self._schedule.first_slate(self.size.total_games, eastern_date(now), self.speed)
         return [(fixture, place) for place, fixture in enumerate(fixtures)]
 
@@ -234,7 +235,7 @@ class GeneratedSlate:
         """See `MarketSource.milestones`."""
         del now
         games = sorted(self.games, key=lambda game: (game.start, game.fixture.number))
-        return [game.listing.milestone.wire() for game in games]
+        return [game.milestone() for game in games]
 
     def live_data(self, now: Micros, milestone_id: str) -> dict[str, object] | None:
         """See `MarketSource.live_data`."""

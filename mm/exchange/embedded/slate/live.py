@@ -66,6 +66,8 @@ class LiveGame:
     """Puck drop, wall clock."""
     crowds: list[Crowd] = attrs.field(factory=list)
     is_settling: bool = False
+    ended: Micros | None = None
+    """The final siren, wall clock."""
     interest: float = 1.0
     """How much attention the game has; 1 is average play."""
     _next_event: int = 0
@@ -114,6 +116,7 @@ class LiveGame:
             self._plan_event()
 
     def _finish(self, due: Micros) -> None:
+        self.ended = due
         rng, tempo = self.rng, self.tempo
         close = due + tempo.wall(rng.uniform(15, 45), least_s=0.8)
         self.agenda.at(close, self._close)
@@ -190,6 +193,13 @@ class LiveGame:
                     self.floor.take(ARBITRAGE, crowd.market.ticker, side, level.price // CENT, count)
 
     # --- for the calendar --------------------------------------------------------------------------------------------
+
+    def milestone(self) -> dict[str, object]:
+        """The game in the calendar; its end is there once it has ended."""
+        milestone = self.listing.milestone
+        if self.ended is not None:
+            milestone = attrs.evolve(milestone, end=self.ended, updated=self.ended)
+        return milestone.wire()
 
     def live_data(self, now: Micros) -> dict[str, object]:
         """The live data object."""

@@ -356,6 +356,12 @@ def _contract():
     return orjson.loads(path.read_bytes())
 
 
+@pytest.fixture(name="open_rig")
+def _open_rig():
+    """The function that opens a rig, for a test that chooses its options."""
+    return open_rig
+
+
 @pytest.fixture(name="rig_type")
 def _rig_type():
     """The class of the rigs, for a test that makes its own."""

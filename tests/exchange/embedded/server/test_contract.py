@@ -6,60 +6,12 @@ import orjson
 import pytest
 import trio
 
+from contract_table import check
 from mm.exchange.embedded.server.routes import ROUTES
 
 TOR, BOS = "KXNHLGAME-26DEC01TORBOS-TOR", "KXNHLGAME-26DEC01TORBOS-BOS"
 EVENT, SERIES = "KXNHLGAME-26DEC01TORBOS", "KXNHLGAME"
 ORDERS = "/portfolio/events/orders"
-
-FORMATS = {
-    "dollars": re.compile(r"-?\d+\.\d{2,6}"),
-    "count_fp": re.compile(r"-?\d+\.\d\d"),
-    "date-time": re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{0,5}[1-9])?Z"),
-}
-TYPES = {
-    "string": str,
-    "integer": int,
-    "boolean": bool,
-    "number": (int, float),
-    "array": list,
-    "object": dict,
-}
-
-
-def check(contract, name, content, path="$"):
-    """`content` against a schema of the table: required fields, types, enums, formats; unknown fields pass."""
-    schema = contract["schemas"].get(name)
-    assert schema is not None, f"no schema {name}"
-    if "enum" in schema:
-        assert content in schema["enum"], f"{path}: {content!r}"
-        return
-    assert isinstance(content, dict), f"{path}: {content!r} is no {name}"
-    for field, rule in schema.get("fields", {}).items():
-        if field not in content:
-            assert not rule.get("required"), f"{path}.{field} is missing"
-        elif content[field] is None:
-            assert rule.get("nullable"), f"{path}.{field} is null"
-        else:
-            check_value(contract, rule, content[field], f"{path}.{field}")
-
-
-def check_value(contract, rule, value, path):
-    """One value against one rule of the table."""
-    if "$ref" in rule:
-        check(contract, rule["$ref"], value, path)
-        return
-    kind = rule.get("type")
-    if kind in TYPES:
-        assert isinstance(value, TYPES[kind]), f"{path}: {value!r} is no {kind}"
-        assert not (kind in ("integer", "number") and isinstance(value, bool)), path
-    if rule.get("enum"):
-        assert value in rule["enum"], f"{path}: {value!r}"
-    if rule.get("format") in FORMATS and value:
-        assert FORMATS[rule["format"]].fullmatch(value), f"{path}: {value!r} is no {rule['format']}"
-    if kind == "array" and rule.get("items"):
-        for i, item in enumerate(value):
-            check_value(contract, rule["items"], item, f"{path}[{i}]")
 
 
 async def lively(rig):
