@@ -84,9 +84,9 @@ def content(*values: object) -> bytes:
     return sha256(repr(values).encode()).digest()
 
 
-def link(previous: bytes | None, kind: str, key: int | str, money: bytes) -> bytes:
-    """The hash of an entry: of the entry before it and of its own content."""
-    return sha256(b"\0".join((previous or START, kind.encode(), repr(key).encode(), money))).digest()
+def link(previous: object, kind: object, key: object, money: object) -> bytes:
+    """The hash of an entry: of the entry before it and of its own content. Takes what a damaged file may hold."""
+    return sha256(repr((previous or START, kind, key, money)).encode()).digest()
 
 
 def prepare(connection: sqlite3.Connection) -> None:
@@ -226,7 +226,7 @@ def _broken_seals(connection: sqlite3.Connection, *, is_quick: bool) -> Iterator
 
 
 def _broken_chain(connection: sqlite3.Connection) -> Iterator[str]:
-    previous: bytes | None = None
+    previous: object = None
     next_seq: int | None = None
     for seq, kind, key, money, digest in connection.execute(
         "SELECT seq, kind, key, content, digest FROM chain ORDER BY seq"

@@ -7,6 +7,7 @@ a call of their own: they are committed together with the mark before anybody bu
 No task lives here: a ledger is usable in every cleanup, under a shield with a deadline.
 """
 
+import datetime as dt
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager
@@ -206,6 +207,10 @@ class Ledger:
             )
         )
 
+    def record_day_start(self, day: dt.date, pnl: Money) -> None:
+        """The marked result, from the beginning of the ledger, with which a day began; the first one counts."""
+        self._put(statements.day_start(self.account, day, pnl, now=self._clock()))
+
     def record_alert(self, row: AlertRow) -> None:
         """A critical alert that must reach somebody, in this run or the next."""
         self._put(statements.alert(self.account, row))
@@ -305,6 +310,10 @@ class Ledger:
         return await self._read(
             lambda store: queries.fills_of_orders(store.connection, store.account, wanted)
         )
+
+    async def day_start(self, day: dt.date) -> Money | None:
+        """With which marked result a day began; None when it has not."""
+        return await self._read(lambda store: queries.day_start(store.connection, store.account, day))
 
     async def chain_head(self) -> Head:
         """The newest entry of the chain over the money rows."""

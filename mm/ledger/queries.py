@@ -1,5 +1,6 @@
 """The reads of the ledger: plain functions of a connection and an account, for the bot and for reports alike."""
 
+import datetime as dt
 import sqlite3
 from collections.abc import Collection, Iterator, Sequence
 from typing import Final
@@ -79,6 +80,14 @@ def fills_of_orders(
         for fill in map(_to_fill, rows):
             found.setdefault(fill.order_id, []).append(fill)
     return found
+
+
+def day_start(connection: sqlite3.Connection, account: str, day: dt.date) -> Money | None:
+    """With which marked result a day began."""
+    row = connection.execute(
+        "SELECT start_pnl FROM days WHERE account = ? AND day = ?", (account, day.isoformat())
+    ).fetchone()
+    return None if row is None else Money(row[0])
 
 
 def settled_result(connection: sqlite3.Connection, account: str) -> Money:

@@ -4,9 +4,10 @@ Every statement may be run twice with the same effect, because a batch whose com
 again.
 """
 
+import datetime as dt
 from typing import Final
 
-from mm.domain.numbers import Micros
+from mm.domain.numbers import Micros, Money
 from mm.domain.order import GroupId, Order, OrderId
 from mm.ledger.rows import AlertRow, FillKind, OrderKind, SettlementRow
 
@@ -138,6 +139,14 @@ def session_end(account: str, session: str, *, now: Micros, reason: str, exit_co
         " VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (account, session) DO UPDATE SET"
         " ended_at = excluded.ended_at, reason = excluded.reason, exit_code = excluded.exit_code",
         (account, session, now, now, reason, exit_code),
+    )
+
+
+def day_start(account: str, day: dt.date, pnl: Money, *, now: Micros) -> Statement:
+    """Where a day began; a second word about it changes nothing."""
+    return (
+        "INSERT INTO days (account, day, start_pnl, at) VALUES (?, ?, ?, ?) ON CONFLICT (account, day) DO NOTHING",
+        (account, day.isoformat(), pnl, now),
     )
 
 

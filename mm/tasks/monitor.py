@@ -3,8 +3,9 @@
 Rules that come due by time alone are looked at here four times a second, whether or not anything arrives.
 """
 
+import datetime as dt
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Final, Protocol
 
 import attrs
 import structlog
@@ -22,6 +23,19 @@ from mm.tasks.positions import check_signs
 log = structlog.get_logger(__name__)
 
 PERIOD_S: Final = 0.25
+VALUED_WITHIN_S: Final = 30.0
+"""After a start positions have no price yet. So long the loss of the day is not judged; then what has none counts at
+what was paid for it."""
+
+
+class DayBook(Protocol):
+    """Where the result with which a day began is kept, so that a restart does not forget a loss. The ledger is one."""
+
+    def record_day_start(self, day: dt.date, pnl: Money) -> None:
+        """The first one of a day counts."""
+
+    async def day_start(self, day: dt.date) -> Money | None:
+        """None when the day has not begun."""
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -37,6 +51,9 @@ class Monitor:
     """Ask the exchange whether positions agree: the last word after a flatten."""
     on_trigger: Callable[[MarketTicker, FlattenReason, Count, Price | None], None] = lambda t, r, n, m: None
     on_portfolio: Callable[[PortfolioVerdict], None] = lambda verdict: None
+    days: DayBook | None = None
+    _is_valued: bool = False
+    _started_at: float = 0.0
     mae: PortfolioMae = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -44,6 +61,8 @@ class Monitor:
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Look for ever. Raises `InvariantError` when the books contradict themselves."""
+        await self._load_day()
+        self._started_at = trio.current_time()
         task_status.started()
         while True:
             self.look()
@@ -64,9 +83,34 @@ class Monitor:
                 log.warning("flatten", market=ticker, reason=reason.value, net=net, mark=mark)
                 self.on_trigger(ticker, reason, net, mark)
 
+    async def _load_day(self) -> None:
+        """An earlier run of this day has set where it began."""
+        if self.days is None:
+            return
+        today = eastern_date(self.clock())
+        start = await self.days.day_start(today)
+        if start is not None:
+            self.daily_loss.day, self.daily_loss.start = today, start
+            log.info("day began before this run", day=str(today), pnl=format_money(start))
+
+    def _can_be_valued(self) -> bool:
+        if not self._is_valued:
+            positions = self.floor.positions
+            self._is_valued = trio.current_time() - self._started_at >= VALUED_WITHIN_S or all(
+                history.state.is_flat or self.floor.mark_of(ticker) is not None
+                for ticker, history in positions.histories.items()
+            )
+        return self._is_valued
+
     def _watch_loss(self, now: Micros) -> None:
-        pnl = self.floor.marked_pnl()
-        if self.daily_loss.observe(pnl, eastern_date(now)):
+        if not self._can_be_valued():
+            return
+        pnl, day = self.floor.marked_pnl(), eastern_date(now)
+        is_new = day != self.daily_loss.day
+        is_hit = self.daily_loss.observe(pnl, day)
+        if is_new and self.days is not None:
+            self.days.record_day_start(day, self.daily_loss.start)
+        if is_hit:
             loss = Money(self.daily_loss.start - pnl)
             self.stop(f"daily loss limit: {format_money(loss)} dollars lost today")
 

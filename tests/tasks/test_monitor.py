@@ -3,6 +3,7 @@
 import datetime as dt
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -16,11 +17,12 @@ from mm.domain.errors import InvariantError
 from mm.domain.fill import Fill, Liquidity, TradeId
 from mm.domain.numbers import SECOND, Count, Micros, Money, Price
 from mm.domain.order import MarketTicker, OrderId, Side
+from mm.domain.tickers import eastern_date
 from mm.engine.limits import DailyLoss, PortfolioVerdict
 from mm.engine.parameters import StrategyParameters
 from mm.exchange.port import AuthError, ExchangeUnavailable
 from mm.tasks.monitor import Monitor
-from task_rig import ASK, BID, GAME, TaskRig
+from task_rig import ASK, BID, GAME, TaskRig, open_books
 
 OTHER = MarketTicker("KXNHLGAME-26SEP21VGKMIN-VGK")
 
@@ -111,6 +113,47 @@ async def test_the_loss_of_the_day_stops_trading(autojump_clock: MockClock) -> N
 
         assert found.stops
         assert "daily loss limit: 4.000000" in found.stops[0]
+
+
+async def test_a_restart_does_not_forget_the_loss_of_the_day(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    """Half of the limit is lost before the restart, half of it after: that is the limit."""
+    for life in range(2):
+        found = watch(loss_limit=4, mae_failsafe_cents=100)
+        async with open_books(tmp_path, f"s{life}") as ledger:
+            found.monitor.days = ledger
+            reconciler = found.rig.reconciler(ledger)
+            await reconciler.load()
+            async with running(found):
+                if not life:
+                    await trio.sleep(1)
+                    buy(found.rig, 2_000, 5_000)
+                await trio.sleep(1)
+                assert found.stops == []
+                found.rig.book(3_900 - 1_000 * life, 4_100 - 1_000 * life)
+                await trio.sleep(1)
+                assert bool(found.stops) == bool(life)
+            await ledger.record_fills(found.rig.exchange.fills)
+
+
+async def test_positions_without_a_price_yet_are_no_loss(autojump_clock: MockClock, tmp_path: Path) -> None:
+    """After a restart nothing is judged before what is held has a price, however the day began."""
+    found = watch(loss_limit=1, mae_failsafe_cents=100)
+    async with open_books(tmp_path) as ledger:
+        found.monitor.days = ledger
+        buy(found.rig, 2_000, 5_000)
+        ledger.record_day_start(eastern_date(virtual_clock()), Money(2_000 * 3_000))
+        await ledger.flush()
+        async with trio.open_nursery() as nursery:
+            await nursery.start(found.monitor.run)
+            await trio.sleep(20)
+            assert found.stops == []  # at cost it would be a loss of 6 dollars
+            await nursery.start(found.rig.add_quoter().run)
+            found.rig.book(7_900, 8_100)
+            await trio.sleep(20)
+            assert found.stops == []
+            nursery.cancel_scope.cancel()
 
 
 async def test_no_limit_no_stop(autojump_clock: MockClock) -> None:
