@@ -100,9 +100,9 @@ class WriteBudget:
         """A waiting ticket's urgency or cost was changed by its owner."""
         self._wake.set()
 
-    def give_back(self, ticket: Ticket) -> None:
-        """Tokens were granted, nothing was sent."""
-        self.bucket(ticket.exchange_index).give_back(ticket.cost)
+    def give_back(self, ticket: Ticket, spent: int = 0) -> None:
+        """Tokens were granted, and less was sent than they pay for: nothing, or writes of `spent` tokens."""
+        self.bucket(ticket.exchange_index).give_back(ticket.cost - spent)
         self._wake.set()
 
     def refused(self, exchange_index: int) -> None:

@@ -249,8 +249,12 @@ class Quoter:
                 self.tools.budget.give_back(ticket)
                 return
             self.maker.plan_sent(side, plan, now)
+            spent = 0
             for command in plan.commands:
-                await self._execute(command)
+                if await self._execute(command):
+                    spent += self._cost(command)
+            if spent < ticket.cost:
+                self.tools.budget.give_back(ticket, spent)
         except AuthError:
             raise
         except ExchangeError as exc:
@@ -267,31 +271,33 @@ class Quoter:
         if ticket.urgency >= Urgency.REQUOTE:
             await self.tools.fence.group_for(self.maker.market.exchange_index)
 
-    async def _execute(self, command: Command) -> None:
+    async def _execute(self, command: Command) -> bool:
+        """Send it, unless there is nothing to send any more; whether it was sent."""
         desk = self.tools.desk
         if isinstance(command, Place):
-            await self._place(command)
-            return
+            return await self._place(command)
         order = self._order_of(command)
-        if order is None:
-            return  # it ended while we waited
+        if order is None or order.order_id is None:
+            return False  # it ended while we waited
         if isinstance(command, Cancel):
-            if order.state in (OrderState.RESTING, OrderState.AMENDING) and order.order_id is not None:
-                await self._settle(order, await desk.cancel(order), "cancel")
+            if order.state not in (OrderState.RESTING, OrderState.AMENDING):
+                return False
+            await self._settle(order, await desk.cancel(order), "cancel")
         elif order.state is not OrderState.RESTING:
-            return
+            return False
         elif isinstance(command, Amend):
             total = Count(order.filled + command.leaves)
             outcome = await desk.amend(order, price=command.price, count=total, expires_at=self._expiry())
             await self._settle(order, outcome, "amend")
         elif isinstance(command, Decrease):
             await self._settle(order, await desk.decrease(order, reduce_to=command.leaves), "decrease")
+        return True
 
-    async def _place(self, command: Place) -> None:
+    async def _place(self, command: Place) -> bool:
         index = self.maker.market.exchange_index
         group_id = self.tools.fence.groups.get(index)
         if not self.tools.fence.is_current(group_id):
-            return  # fenced between the grant and now: the next look makes a new epoch
+            return False  # fenced between the grant and now: the next look makes a new epoch
         order = Order(
             client_order_id=self.tools.ids.next(),
             ticker=self.ticker,
@@ -303,6 +309,7 @@ class Quoter:
             expires_at=self._expiry(),
         )
         await self._settle(order, await self.tools.desk.place(order), "create")
+        return True
 
     async def _work_exit(self) -> None:
         budget = self.tools.budget

@@ -206,6 +206,21 @@ async def test_a_quote_superseded_before_it_was_sent_is_never_sent(autojump_cloc
         assert rig.prices() == ([], [])
 
 
+async def test_tokens_for_what_was_not_sent_after_all_come_back(autojump_clock: MockClock) -> None:
+    """Its group is triggered while a quote waits for tokens: they pay for the next group and the next try."""
+    rig = TaskRig(exchange=tight_budget(10.0, 1_000.0))
+    async with rig.with_quoter():
+        await trio.sleep(0.01)
+        rig.exchange.end(rig.only(BID).order_id, report=True)
+        rig.drain()
+        await trio.sleep(0.5)
+        assert rig.writes.waiting() == 1
+        rig.fence.mark_triggered(rig.fence.groups[0])
+        await trio.sleep(2.0)
+
+        assert rig.only(BID).group_id == rig.fence.groups[0]  # 20 tokens: a group and a create
+
+
 async def test_a_stopped_switch_pulls_and_lifts(autojump_clock: MockClock) -> None:
     """The kill switch: what rests goes, and comes back with the switch."""
     rig = TaskRig()
