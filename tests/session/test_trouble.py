@@ -188,7 +188,7 @@ async def test_a_full_disk_stops_trading_and_says_so(rig: Rig, monkeypatch: pyte
 
     assert summary.exit_code is ExitCode.FAILED
     assert "disk is full" in summary.reason
-    assert rig.trading[0].is_proven_clean
+    assert rig.trading[0].promise.is_proven_clean
     assert await rig.resting() == []
 
 

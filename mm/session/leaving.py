@@ -1,0 +1,169 @@
+"""The promise at both ends of a session: nothing of ours rests before the first quote, and nothing after the last."""
+
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from typing import Final
+
+import attrs
+import structlog
+import trio
+
+from mm.domain.numbers import SECOND, Micros
+from mm.domain.order import GroupId
+from mm.exchange import endpoints
+from mm.exchange.port import AuthError, Exchange, ExchangeError
+from mm.ledger import GroupRow, Ledger
+from mm.session.summary import ExitCode, Summary
+from mm.tasks.alerts import Alerts
+from mm.tasks.budget import WriteBudget
+from mm.tasks.pull import Puller
+from mm.tasks.reconcile import Reconciler
+from mm.tasks.sweep import EXIT_DEADLINE_S, Sweeper, SweepReport
+
+log = structlog.get_logger(__name__)
+
+START_SWEEP_S: Final = 20.0
+"""How long the sweep at the start may take; not proven by then, nothing is quoted."""
+TRIGGER_FIRST_S: Final = 2.0
+"""At the exit the groups have so long before single orders are looked for; a shard that does not answer is tried on."""
+FINAL_CHECK_S: Final = 6.0
+"""For the last fills and the last comparison: longer than the read lag."""
+GROUP_REST: Final = Micros(600 * SECOND)
+"""Groups are deleted no earlier than this after they were triggered."""
+
+
+@attrs.define(eq=False, kw_only=True)
+class Promise:
+    """Sweeps at the start and at the end. An object without tasks: it works whatever has crashed."""
+
+    exchange: Exchange
+    ledger: Ledger
+    alerts: Alerts
+    writes: WriteBudget
+    puller: Puller
+    reconciler: Reconciler
+    clock: Callable[[], Micros]
+    prefix: str
+    """Of this bot's order ids, in any session."""
+    summary: Summary
+    is_exchange_dead: Callable[[], bool] = lambda: False
+    """The exchange was a process of ours and has died, with everything on it."""
+    is_proven_clean: bool = False
+    """The exit sweep has proven that nothing rests."""
+
+    # --- the start ---
+
+    async def clear_leftovers(self, session: str) -> None:
+        """Whatever earlier lives left is taken off before the first quote.
+
+        Raises `ExchangeError` when that is not proven. A cancellation in between leaves the rest to the exit sweep.
+        """
+        old = await self.ledger.groups(exclude_session=session)
+        sweeper = self._sweeper()
+        pending = [(g.group_id, g.exchange_index) for g in old if g.triggered_at is None]
+        failed = await sweeper.trigger_groups(pending)
+        for group_id, _ in pending:
+            if group_id not in failed:
+                self.ledger.record_group_triggered(group_id)
+        report = await sweeper.sweep(START_SWEEP_S)
+        if not report.is_proven:
+            raise ExchangeError(f"start-up sweep: {report.problem}")
+        if report.cancelled:
+            log.warning("orders of an earlier run taken off", orders=report.cancelled)
+            self.alerts.error("leftovers", f"{report.cancelled} orders of an earlier run were taken off")
+        await self._delete_old_groups(old)
+
+    async def _delete_old_groups(self, groups: list[GroupRow]) -> None:
+        now = self.clock()
+        for row in groups:
+            if row.triggered_at is None or now - row.triggered_at < GROUP_REST:
+                continue
+            cost = self.writes.limits.cost(*endpoints.DELETE_GROUP)
+            try:
+                await self.writes.take_for_exit(cost, row.exchange_index)
+                await self.exchange.delete_group(row.group_id, exchange_index=row.exchange_index)
+            except ExchangeError as exc:
+                log.info("old group not deleted", group=row.group_id, error=str(exc))
+            else:
+                self.ledger.record_group_deleted(row.group_id)
+
+    # --- the end ---
+
+    @asynccontextmanager
+    async def no_orders_left(self) -> AsyncGenerator[None, None]:
+        """Whatever ends the block, nothing of ours rests afterwards, or the exit code says that it may."""
+        try:
+            yield
+        finally:
+            report = SweepReport(
+                is_proven=False,
+                cancelled=0,
+                remaining=(),
+                seconds=EXIT_DEADLINE_S,
+                problem=f"the sweep did not end within {EXIT_DEADLINE_S:g} s",
+            )
+            # From here on books that cannot be written must not keep us from taking orders off.
+            self.ledger.begin_shutdown()
+            try:
+                with trio.move_on_after(EXIT_DEADLINE_S, shield=True):
+                    report = await self._leave()
+            finally:
+                self._conclude(report)
+            if report.is_proven:
+                with trio.move_on_after(FINAL_CHECK_S, shield=True):
+                    await self._final_books()
+
+    async def _leave(self) -> SweepReport:
+        sweeper = self._sweeper()
+        with trio.move_on_after(TRIGGER_FIRST_S):
+            await self.puller.trigger_all("leaving")
+        sweeper.note_write()
+        sweeper.fenced |= self.puller.fence.triggered
+        sweeper.pending = self._unfenced()
+        return await sweeper.sweep(EXIT_DEADLINE_S - 1.0)
+
+    def _unfenced(self) -> dict[GroupId, int]:
+        """Groups not proven triggered, into which creates without an answer may still land."""
+        fence, desk = self.puller.fence, self.puller.desk
+        unsure = {order.group_id for order in desk.live.values() if order.order_id is None}
+        return {
+            group_id: index
+            for index, group_id in fence.groups.items()
+            if group_id in unsure and group_id not in fence.triggered
+        }
+
+    def _conclude(self, report: SweepReport) -> None:
+        summary, is_dead = self.summary, self.is_exchange_dead()
+        self.is_proven_clean = report.is_proven or is_dead
+        summary.orders_cancelled += report.cancelled
+        if report.is_proven:
+            summary.orders_resting_at_exit = 0
+            log.info("nothing rests", seconds=round(report.seconds, 2), cancelled=report.cancelled)
+        elif is_dead:
+            summary.orders_resting_at_exit = 0
+            summary.exit_code = ExitCode.FAILED
+            summary.reason = "the embedded exchange died, and everything on it"
+        else:
+            summary.orders_resting_at_exit = len(report.remaining) or None
+            summary.exit_code = ExitCode.ORDERS_MAY_REST
+            ids = ", ".join(report.remaining[:20]) or "unknown"
+            todo = "Run `mm cancel-all`, or cancel them on the exchange's site"
+            summary.reason = f"{report.problem}. Order ids: {ids}. {todo}"
+            log.critical("orders may rest", problem=report.problem, orders=ids)
+
+    async def _final_books(self) -> None:
+        """The last fills and the last comparison, so that the summary tells what the exchange would."""
+        while True:
+            try:
+                await self.reconciler.pass_fills()
+                await self.reconciler.read_settlements()
+                if await self.reconciler.compare_positions():
+                    return
+            except ExchangeError as exc:
+                log.warning("final comparison failed", error=str(exc))
+                if isinstance(exc, AuthError):
+                    return
+            await trio.sleep(0.3)
+
+    def _sweeper(self) -> Sweeper:
+        return Sweeper(self.exchange, self.writes, self.clock, self.prefix)

@@ -1,0 +1,111 @@
+"""Off the book at once: what happens when quotes cannot be trusted any more, all of them.
+
+The groups take the quotes off in one call a shard; then fills and orders are caught up before the first new quote.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+import attrs
+import structlog
+import trio
+
+from mm.domain.order import GroupId
+from mm.exchange.port import AuthError, ExchangeError
+from mm.tasks.alerts import Alerts
+from mm.tasks.desk import OrderDesk
+from mm.tasks.fence import Fence
+from mm.tasks.floor import Floor
+from mm.tasks.reconcile import Reconciler
+
+log = structlog.get_logger(__name__)
+
+GROUP_BRAKE_S: Final = 5.0
+"""No new quotes for so long after a group was triggered, not by us."""
+CATCH_UP_RETRY_S: Final = 0.5
+
+
+@attrs.define(eq=False, kw_only=True)
+class Puller:
+    """Pulls everything, and lets quoting begin again when it may. `run` and `run_brake` are its tasks."""
+
+    fence: Fence
+    desk: OrderDesk
+    floor: Floor
+    reconciler: Reconciler
+    alerts: Alerts
+    on_problem: Callable[[str, ExchangeError], None] = lambda what, exc: None
+    _wanted: trio.Event = attrs.field(factory=trio.Event)
+    _reason: str = ""
+    _brake_wanted: trio.Event = attrs.field(factory=trio.Event)
+
+    def feed_down(self, why: str) -> None:
+        """The feed is gone."""
+        self.pull(f"feed lost: {why}")
+
+    def frozen(self, gap_s: float) -> None:
+        """This process stood still for longer than the guardian waits: our groups have been triggered."""
+        self.pull(f"this process stood still for {gap_s:.1f} s")
+
+    def pull(self, reason: str) -> None:
+        """Take everything off, soon: quoters stand still until it is done."""
+        self._reason = reason
+        self.floor.is_fencing = True
+        self._wanted.set()
+
+    def fenced(self, group_id: GroupId) -> None:
+        """The venue says that a group was triggered: by us, by its fill limit, or by a guardian."""
+        if group_id not in self.fence.groups.values() or group_id in self.fence.triggered:
+            return
+        log.error("order group was triggered, not by us", group=group_id)
+        self.alerts.risk(
+            "group",
+            f"an order group was triggered at the exchange (more than {self.fence.contracts_limit} contracts in 15 s, "
+            f"or a guardian): its quotes are gone, no new ones for {GROUP_BRAKE_S:g} s",
+        )
+        self.fence.mark_triggered(group_id)
+        self.floor.hold_all("group", "order group was triggered")
+        self.desk.fenced(group_id)
+        self._brake_wanted.set()
+
+    async def trigger_all(self, reason: str) -> None:
+        """Off the book by the groups; the desk knows its orders gone where that is proven."""
+        before = set(self.fence.groups.values())
+        failed = await self.fence.trigger_all(reason)
+        for group_id in before - set(failed):
+            self.desk.fenced(group_id)
+
+    async def run(self) -> None:
+        """Pull when asked, for ever. Raises `AuthError`, `LedgerError`."""
+        while True:
+            await self._wanted.wait()
+            self._wanted = trio.Event()
+            await self.trigger_all(self._reason)
+            self.floor.hold_all("recovery", "catching up after quotes were pulled")
+            # What could not be fenced is cancelled one by one by the quoters, which look again now.
+            self.floor.is_fencing = False
+            self.floor.wake_all()
+            self.alerts.error("feed", f"quotes pulled, {self._reason}")
+            await self._catch_up()
+            self.floor.lift_all("recovery")
+
+    async def run_brake(self) -> None:
+        """So many fills in so little time deserve a breath before the next epoch begins. Never returns."""
+        while True:
+            await self._brake_wanted.wait()
+            await trio.sleep(GROUP_BRAKE_S)
+            self._brake_wanted = trio.Event()
+            self.floor.lift_all("group")
+
+    async def _catch_up(self) -> None:
+        """What happened while we were blind or stood still is known before the first new quote."""
+        while True:
+            try:
+                await self.reconciler.pass_fills()
+                await self.reconciler.compare_orders()
+                return
+            except AuthError:
+                raise
+            except ExchangeError as exc:
+                self.on_problem("recovery", exc)
+                await trio.sleep(CATCH_UP_RETRY_S)
