@@ -79,7 +79,7 @@ async def test_quotes_follow_recorded_books(
             await eventually(lambda: is_quoting(trading), "quoting", 15.0)
             assert trading.feed is not None
             feed = trading.feed
-            await eventually(lambda: feed.statistics().frames >= 200, "the recording goes on", 20.0)
+            await eventually(lambda: feed.statistics().frames >= 40, "the recording goes on", 20.0)
             await all_books_agree(rig, trading)
 
         summary = await rig.run_bot(
