@@ -51,7 +51,7 @@ class FeedHandler:
         for book in self.floor.books.values():
             book.mark_out_of_sync()
         self.floor.hold_all("feed", "feed is down")
-        log.warning("feed lost", why=why)
+        log.info("feed lost", why=why)  # the puller tells people, when quotes had to go
         self.on_feed_down(why)
 
     def on_alive(self, now: Micros) -> None:
