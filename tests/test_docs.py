@@ -2,6 +2,7 @@
 
 import re
 import runpy
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -66,6 +67,33 @@ def test_the_drawing_of_order_states_is_the_table() -> None:
     page = (ROOT / "docs/architecture.md").read_text()
 
     assert runpy.run_path(str(ROOT / "docs/order_states.py"))["rewritten"](page) == page
+
+
+def test_the_drawing_of_the_house_is_the_import_rule() -> None:
+    """Rows of packages, top to bottom, as import-linter proves them."""
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    layers = next(contract["layers"] for contract in contracts if contract["type"] == "layers")
+    page = (ROOT / "docs/architecture.md").read_text()
+    house = page[page.index("## The house") : page.index("## The nursery tree")]
+
+    assert [row.strip() for row in re.findall(r"^    (mm\.[\w.| ]*?)  ", house, re.MULTILINE)] == layers
+
+
+@EACH_PAGE
+def test_every_method_that_is_named_exists(page: Path) -> None:
+    """`Class.method` on a page is in the code."""
+    code = [path.read_text() for path in (ROOT / "mm").rglob("*.py")]
+    named = {match for span in code_of(page) if (match := re.fullmatch(r"([A-Z]\w+)\.(\w+)", span))}
+    unknown = [
+        match.group()
+        for match in named
+        if not any(
+            re.search(rf"^class {match[1]}\b", text, re.MULTILINE) and re.search(rf"\b{match[2]}\b", text)
+            for text in code
+        )
+    ]
+
+    assert unknown == []
 
 
 @EACH_PAGE
