@@ -4,6 +4,7 @@ from mm.ledger.ledger import Ledger, LedgerStatistics, Runner, open_ledger
 from mm.ledger.lock import DataFolderInUse, lock_data_folder
 from mm.ledger.rows import (
     AlertRow,
+    ArchivedRow,
     FillKind,
     FillRow,
     GroupRow,
@@ -17,6 +18,7 @@ from mm.ledger.rows import (
 
 __all__ = [
     "AlertRow",
+    "ArchivedRow",
     "DataFolderInUse",
     "FillKind",
     "FillRow",

@@ -138,8 +138,8 @@ def chain_anew(connection: sqlite3.Connection, note: str) -> None:
 
 def _chain_table(connection: sqlite3.Connection, table: str) -> None:
     # Row by row: every entry needs the one before it.
-    for (row,) in connection.execute(f"SELECT rowid FROM {table} ORDER BY rowid").fetchall():
-        connection.execute(f"{_entry_sql(table, 't.')} FROM {table} t WHERE t.rowid = ?", (row,))
+    rows = connection.execute(f"SELECT rowid FROM {table} ORDER BY rowid").fetchall()
+    connection.executemany(f"{_entry_sql(table, 't.')} FROM {table} t WHERE t.rowid = ?", rows)
 
 
 @attrs.frozen

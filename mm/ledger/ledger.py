@@ -22,6 +22,7 @@ from mm.domain.fill import Fill
 from mm.domain.numbers import Micros, Money
 from mm.domain.order import ClientOrderId, GroupId, MarketTicker, Order, OrderId
 from mm.ledger import integrity, queries, statements
+from mm.ledger.archive import ARCHIVE_ABOVE, KEEP_SETTLED, Archived, archive
 from mm.ledger.integrity import Head
 from mm.ledger.rows import (
     AlertRow,
@@ -314,6 +315,18 @@ class Ledger:
     async def day_start(self, day: dt.date) -> Money | None:
         """With which marked result a day began; None when it has not."""
         return await self._read(lambda store: queries.day_start(store.connection, store.account, day))
+
+    async def archive(self, *, keep_settled: Micros = KEEP_SETTLED) -> Archived:
+        """Move markets settled long ago to an archive and drop old done orders; see `mm.ledger.archive`."""
+        async with self._busy:
+            now = self._clock()
+            return await self._run(lambda: archive(self._store, now=now, keep_settled=keep_settled))
+
+    async def keep_small(self) -> Archived | None:
+        """`archive` when the file has grown above `ARCHIVE_ABOVE` bytes."""
+        if await self._read(lambda store: store.size()) <= ARCHIVE_ABOVE:
+            return None
+        return await self.archive()
 
     async def chain_head(self) -> Head:
         """The newest entry of the chain over the money rows."""

@@ -10,6 +10,7 @@ from mm.domain.numbers import Count, Micros, Money, Price
 from mm.domain.order import ClientOrderId, GroupId, MarketTicker, OrderId, OrderState, Side
 from mm.ledger.rows import (
     AlertRow,
+    ArchivedRow,
     FillKind,
     FillRow,
     GroupRow,
@@ -97,7 +98,49 @@ def settled_result(connection: sqlite3.Connection, account: str) -> Money:
         " FROM fills f JOIN settlements s ON s.account = f.account AND s.ticker = f.ticker WHERE f.account = ?",
         (account,),
     ).fetchone()
-    return Money(total)
+    (archived,) = connection.execute(
+        "SELECT COALESCE(SUM(result), 0) FROM archived WHERE account = ?", (account,)
+    ).fetchone()
+    return Money(total + archived)
+
+
+def archived_among(
+    connection: sqlite3.Connection, account: str, tickers: Collection[MarketTicker]
+) -> set[MarketTicker]:
+    """Which of these markets have been archived."""
+    return {
+        ticker
+        for ticker in tickers
+        if connection.execute(
+            "SELECT 1 FROM archived WHERE account = ? AND ticker = ?", (account, ticker)
+        ).fetchone()
+    }
+
+
+def archived(connection: sqlite3.Connection, account: str) -> list[ArchivedRow]:
+    """Archived markets, the longest settled first."""
+    rows = connection.execute(
+        "SELECT ticker, value, settled_at, fills, bought, sold, cash, fees, result, first_at, last_at, archive"
+        " FROM archived WHERE account = ? ORDER BY settled_at, ticker",
+        (account,),
+    )
+    return [
+        ArchivedRow(
+            ticker=MarketTicker(ticker),
+            value=Price(value),
+            settled_at=Micros(settled_at),
+            fills=fills,
+            bought=Count(bought),
+            sold=Count(sold),
+            cash=Money(cash),
+            fees=Money(fees),
+            result=Money(result),
+            first_at=Micros(first_at),
+            last_at=Micros(last_at),
+            archive=archive,
+        )
+        for ticker, value, settled_at, fills, bought, sold, cash, fees, result, first_at, last_at, archive in rows
+    ]
 
 
 def fills_after(

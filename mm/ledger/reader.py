@@ -17,7 +17,7 @@ from mm.domain.fill import Fill
 from mm.domain.numbers import Micros
 from mm.domain.order import MarketTicker
 from mm.ledger import integrity, queries
-from mm.ledger.rows import FillRow, GroupRow, PositionRow, SessionRow, SettlementRow, Totals
+from mm.ledger.rows import ArchivedRow, FillRow, GroupRow, PositionRow, SessionRow, SettlementRow, Totals
 from mm.ledger.schema import APPLICATION_ID, VERSION
 from mm.ledger.store import BUSY_TIMEOUT_S, CHECK_WHOLE_BYTES, damaged, told
 
@@ -87,6 +87,16 @@ class LedgerReader:
         """Settlements, oldest first."""
         with told(self.path):
             return queries.settlements(self._connection, account, tickers)
+
+    def archived(self, account: str) -> list[ArchivedRow]:
+        """Settled markets whose fills are in an archive."""
+        with told(self.path):
+            return queries.archived(self._connection, account)
+
+    def chain_head(self) -> integrity.Head:
+        """The newest entry of the chain over the money rows."""
+        with told(self.path):
+            return integrity.head(self._connection)
 
     def sessions(self, account: str, limit: int = 20) -> list[SessionRow]:
         """The last sessions, newest first."""

@@ -85,6 +85,27 @@ class SettlementRow:
 
 
 @attrs.frozen(kw_only=True)
+class ArchivedRow:
+    """What is left here of a settled market whose fills are in an archive."""
+
+    ticker: MarketTicker
+    value: Price
+    settled_at: Micros
+    fills: int
+    bought: Count
+    sold: Count
+    cash: Money
+    """Sales less purchases less fees."""
+    fees: Money
+    result: Money
+    """Net of fees."""
+    first_at: Micros
+    last_at: Micros
+    archive: str
+    """Name of the file, beside the ledger."""
+
+
+@attrs.frozen(kw_only=True)
 class SessionRow:
     """One run of the bot. `ended_at` None: it runs, or it died without a word."""
 

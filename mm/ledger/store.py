@@ -91,7 +91,7 @@ class Store:
 
     def write(self, batch: Sequence[Statement]) -> None:
         """All of `batch` in one transaction, or nothing of it."""
-        with told(self.path), self._transaction():
+        with told(self.path), self.transaction():
             self._execute(batch)
 
     def read(self, batch: Sequence[Statement], query: Callable[["Store"], T]) -> T:
@@ -114,9 +114,13 @@ class Store:
         new: list[Fill] = []
         changed: set[MarketTicker] = set()
         corrected = 0
-        with told(self.path), self._transaction():
+        with told(self.path), self.transaction():
             self._execute(batch)
+            # A listing read from its beginning tells of archived markets too: they are known.
+            known = queries.archived_among(self.connection, self.account, {fill.ticker for fill in fills})
             for fill in fills:
+                if fill.ticker in known:
+                    continue
                 if self._insert_fill(fill, session=session, now=now):
                     new.append(fill)
                 elif self._merge_fill(fill):
@@ -133,7 +137,8 @@ class Store:
             self.connection.execute(sql, values)
 
     @contextmanager
-    def _transaction(self) -> Iterator[None]:
+    def transaction(self) -> Iterator[None]:
+        """All of the block or nothing of it."""
         self.connection.execute("BEGIN IMMEDIATE")
         try:
             yield
@@ -169,18 +174,19 @@ class Store:
         integrity.prepare(connection)
         if connection.execute("PRAGMA user_version").fetchone()[0] == VERSION:
             self._check()
-        with self._transaction():
+        with self.transaction():
             self._migrate()
             # Proves now, not at the first fill, that the file can be written.
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         integrity.watch(connection)
 
     def _check(self) -> None:
-        found = integrity.problems(self.connection, is_quick=self._size() > CHECK_WHOLE_BYTES)
+        found = integrity.problems(self.connection, is_quick=self.size() > CHECK_WHOLE_BYTES)
         if found:
             raise LedgerError(damaged(self.path, "; ".join(found)))
 
-    def _size(self) -> int:
+    def size(self) -> int:
+        """Bytes of the file, without its log."""
         pages: int = self.connection.execute("PRAGMA page_count").fetchone()[0]
         size: int = self.connection.execute("PRAGMA page_size").fetchone()[0]
         return pages * size

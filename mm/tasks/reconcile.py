@@ -14,6 +14,7 @@ import attrs
 import structlog
 import trio
 
+from mm.domain.errors import LedgerError
 from mm.domain.fill import Fill, TradeId
 from mm.domain.numbers import SECOND, Micros
 from mm.domain.order import MarketTicker, Order, OrderId
@@ -36,6 +37,7 @@ FILL_PERIOD_S: Final = 0.75
 ORDER_PERIOD_S: Final = 5.0
 POSITION_PERIOD_S: Final = 5.0
 SETTLEMENT_PERIOD_S: Final = 15.0
+HOUSEKEEPING_PERIOD_S: Final = 6 * 3_600.0
 OVERLAP: Final = Micros(60 * SECOND)
 """Fills this much older than the mark are read again: reports come late and out of order."""
 BOOKING_BATCH: Final = 500
@@ -119,6 +121,7 @@ class Reconciler:
 
     async def load(self) -> None:
         """Rebuild every inventory from the ledger, in exchange order."""
+        await self._keep_small()
         self.high_water = await self.ledger.mark(FILLS_MARK)
         self._checked_before = self.high_water or Micros(0)
         positions = self.floor.positions
@@ -127,6 +130,28 @@ class Reconciler:
         for ticker in positions.histories:
             self.floor.update_exposure(ticker)
         log.info("ledger read", fills=count, markets=len(positions.histories))
+
+    async def _keep_small(self) -> None:
+        try:
+            done = await self.ledger.keep_small()
+        except LedgerError as exc:
+            # Nothing was removed: the ledger is only larger than it should be.
+            log.error("ledger not archived", error=str(exc))
+            return
+        if done is not None:
+            log.info(
+                "ledger archived",
+                archive=str(done.archive),
+                markets=done.markets,
+                fills=done.fills,
+                before=done.bytes_before,
+                now=done.bytes_after,
+            )
+
+    async def _housekeeping(self) -> None:
+        while True:
+            await trio.sleep(HOUSEKEEPING_PERIOD_S)
+            await self._keep_small()
 
     # --- fills ---
 
@@ -266,6 +291,7 @@ class Reconciler:
             nursery.start_soon(self._every, ORDER_PERIOD_S, "orders", self.compare_orders)
             nursery.start_soon(self._every, POSITION_PERIOD_S, "positions", self.compare_positions)
             nursery.start_soon(self._settlements)
+            nursery.start_soon(self._housekeeping)
 
     async def _until_clean(self) -> None:
         delay = 0.2
