@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: simulate setup run paper test check contract-report crash-test guarantee fmt exchange lock clean
+.PHONY: simulate setup run paper test check contract-report crash-test guarantee cancel-everywhere fmt exchange lock clean
 
 setup: $(STAMP)
 
@@ -41,6 +41,9 @@ crash-test: $(STAMP)  # kill -9 in ROUNDS lives on one data folder; SEED repeats
 
 guarantee: $(STAMP)  # nothing outlives the bot: every row, and SIGKILL and freeze ROUNDS times with p50 and p99
 	@MM_GUARANTEE_ROUNDS=$(or $(ROUNDS),30) $(BIN)/python -m pytest -q -s tests/guarantee
+
+cancel-everywhere: $(STAMP)  # a short life in memory, cancelled before every one of its steps
+	@MM_CANCEL_STRIDE=1 $(BIN)/python -m pytest -q tests/guarantee/test_cancelled_everywhere.py
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .

@@ -16,6 +16,8 @@ from net_proxy import open_proxy
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(900)]
 
+LATE_MS: Final = 3_000
+"""How long creates are held up inside the exchange (a minute of it is played in memory)."""
 ROUNDS: Final = int(os.environ.get("MM_GUARANTEE_ROUNDS", "1"))
 
 
@@ -233,3 +235,24 @@ async def test_whatever_was_left_all_the_same(ground: Ground) -> None:
     second.process.send_signal(signal.SIGTERM)
     assert await second.ended() == 0
     assert await ground.resting() == FOREIGN
+
+
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL], ids=["SIGTERM", "SIGKILL"])
+async def test_creates_that_the_exchange_executes_after_the_end(ground: Ground, end: signal.Signals) -> None:
+    """Orders held up inside the exchange for seconds land behind the fence: they are refused, without a second sweep."""
+    bot = await ground.start()
+    await ground.rig.control(
+        "faults", kind="delay", match="POST /portfolio/events/orders", ms=LATE_MS, when="before"
+    )
+    await ground.rig.control("sockets/cut", how="reset")  # pulls all quotes: they are placed anew
+    await ground.until(lambda names: not names, "old quotes gone", bot)
+    with trio.fail_after(10.0):
+        while not await ground.struck():
+            await trio.sleep(0.02)
+    bot.process.send_signal(end)
+    code = await bot.ended()
+    assert code == (0 if end is signal.SIGTERM else -signal.SIGKILL)
+    started = trio.current_time()
+    while trio.current_time() < started + LATE_MS / 1000 + 1.0:
+        assert await ground.resting() == FOREIGN
+        await trio.sleep(0.05)

@@ -161,6 +161,11 @@ class Ground:
         """What rests of the bot's."""
         return {name for name in await self.resting() if name.startswith("mm-")}
 
+    async def struck(self) -> int:
+        """How often the exchange's faults have struck."""
+        base = self.rig.ready.rest_url.removesuffix("/trade-api/v2")
+        return sum(rule["hits"] for rule in (await self.client.get(f"{base}/control/faults")).json()["rules"])
+
     async def until(
         self,
         condition: Callable[[set[str]], bool],
