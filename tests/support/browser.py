@@ -64,7 +64,7 @@ class Browser:
 
     async def screenshot(self, path: Path) -> None:
         """The window as PNG."""
-        path.write_bytes(base64.b64decode(await self.command("GET", "screenshot")))
+        await trio.Path(path).write_bytes(base64.b64decode(await self.command("GET", "screenshot")))
 
     async def console(self) -> list[str]:
         """Errors of the page so far."""
@@ -79,7 +79,7 @@ async def open_browser(
     """A browser of its own, without history; both processes are gone afterwards."""
     assert CHROMIUM is not None
     assert DRIVER is not None
-    driver = subprocess.Popen(
+    driver = subprocess.Popen(  # noqa: ASYNC220 - it is only started here
         [DRIVER, "--port=0"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL
     )
     try:
