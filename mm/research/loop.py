@@ -24,8 +24,8 @@ from mm.domain.fill import Fill
 from mm.domain.market import Market, MarketStatus
 from mm.domain.numbers import SECOND, Count, Micros, Money, Price
 from mm.domain.order import ClientOrderId, MarketTicker, Order, OrderState, Side, TimeInForce
-from mm.domain.tickers import event_of
-from mm.engine.limits import DailyLoss
+from mm.domain.tickers import eastern_date, event_of
+from mm.engine.limits import DailyLoss, PortfolioMae
 from mm.engine.parameters import StrategyParameters
 from mm.engine.quoter import Decision, MarketMaker
 from mm.exchange.paper.account import PaperAccount
@@ -44,7 +44,6 @@ from mm.research.tape import Tape, TapeMarket
 from mm.tasks.budget import WriteBudget
 from mm.tasks.desk import OrderDesk, Outcome, Verdict
 from mm.tasks.floor import Floor
-from mm.tasks.monitor import Monitor
 from mm.tasks.positions import Positions
 from mm.tasks.quoter import PAUSE_PROBE_S, REFUSED_REST_S, is_post_only_cross
 
@@ -53,6 +52,8 @@ CASH: Final = Money(10**18)
 """Enough: the back-test asks whether quotes make money, not whether we can afford them."""
 MONITOR_EVERY: Final = Micros(SECOND)
 UNAVAILABLE_REST_S: Final = 0.5
+LEAST_REST: Final = Micros(1_000)
+"""A quoter never looks again sooner than this by itself."""
 
 
 @attrs.frozen(kw_only=True)
@@ -216,7 +217,8 @@ class Backtest:
     core: PaperCore = attrs.field(init=False)
     floor: Floor = attrs.field(init=False)
     desk: OrderDesk = attrs.field(init=False)
-    monitor: Monitor = attrs.field(init=False)
+    mae: PortfolioMae = attrs.field(init=False)
+    loss: DailyLoss = attrs.field(init=False)
     refusals: dict[str, int] = attrs.field(factory=dict)
     decisions: int = 0
     orders: int = 0
@@ -242,14 +244,8 @@ class Backtest:
             self._order_changed,
         )
         self.floor.desk = self.desk
-        self.monitor = Monitor(
-            floor=self.floor,
-            clock=clock,
-            daily_loss=DailyLoss(options.parameters.daily_loss_limit),
-            stop=lambda reason: self.floor.hold_all("loss", reason),
-            check_positions=_agreed,
-            on_trigger=lambda ticker, reason, net, mark: self.watcher.on_trigger(ticker, reason, self.now),
-        )
+        self.mae = PortfolioMae(options.parameters)
+        self.loss = DailyLoss(options.parameters.daily_loss_limit)
         for place, info in enumerate(self.tape.markets):
             self._open(place, info)
 
@@ -326,6 +322,8 @@ class Backtest:
         while self._dirty:
             marked, self._dirty = self._dirty, {}
             for room in marked.values():
+                if room.is_over:
+                    continue
                 book = room.paper.book
                 room.twice_mid = book.twice_mid if book.is_synced and not book.is_crossed else None
                 room.last_twice_mid = room.twice_mid or room.last_twice_mid
@@ -407,15 +405,31 @@ class Backtest:
         self._dirty[room.place] = room
 
     def _monitor(self) -> None:
-        """Once a second while anything is held, as in the live bot."""
-        self.monitor.look()
+        """The limits over all markets, once a second while anything is held."""
+        floor = self.floor
+        if self.loss.observe(floor.marked_pnl(), eastern_date(self.now)):
+            floor.hold_all("loss", "daily loss limit")
+        at_risk: dict[MarketTicker, tuple[Count, Money]] = {}
         for room in self.rooms:
-            room.maker.needs_position_check = False
-        self._is_watching = any(not h.state.is_flat for h in self.floor.positions.histories.values())
+            inventory, mark = floor.inventory(room.ticker), floor.mark_of(room.ticker)
+            if not inventory.is_flat and mark is not None and not room.is_over:
+                at_risk[room.ticker] = (inventory.net, inventory.mae_value(mark))
+        was_tripped = self.mae.is_tripped
+        verdict = self.mae.observe(at_risk, self.now)
+        if verdict.just_tripped:
+            floor.hold_all("portfolio", "portfolio MAE limit")
+        elif was_tripped and not verdict.is_tripped:
+            floor.lift_all("portfolio")
+        for ticker in verdict.flatten:
+            floor.makers[ticker].flatten(FlattenReason.PORTFOLIO_MAE)
+            self._dirty[self.by_ticker[ticker].place] = self.by_ticker[ticker]
+        self._is_watching = bool(at_risk) or self.mae.is_tripped
         if self._is_watching:
             self._later(MONITOR_EVERY, self._monitor)
-        if any(room.maker.flattening is not None for room in self.rooms):
-            self._dirty.update((r.place, r) for r in self.rooms if r.maker.flattening is not None)
+
+    def _tell_triggers(self, room: Room) -> None:
+        for reason, _, _ in room.maker.take_triggers():
+            self.watcher.on_trigger(room.ticker, reason, self.now)
 
     # --- what we do ---
 
@@ -433,6 +447,8 @@ class Backtest:
         for order in shown:
             book.apply_delta(order.side, order.price, Count(-order.remaining))
         self.decisions += 1
+        if room.maker.triggers:
+            self._tell_triggers(room)
         self.watcher.on_decision(room, decision, self.now)
         return decision
 
@@ -445,14 +461,18 @@ class Backtest:
             room.busy[side] = True
             room.maker.plan_sent(side, plan, self.now)
             self._resume(self._work_side(room, side, plan.commands))
-            decision = self._look(room)  # what was just sent counts against the limits
+            # What was just sent counts against the limits, and may move the churn brake: decide anew.
+            self._dirty[room.place] = room
+            return
         if decision.exit is not None and not room.is_exiting:
             room.is_exiting = True
             self._resume(self._work_exit(room, decision.exit.side, decision.exit.price, decision.exit.count))
-        due = [d for d in (decision.wake_at, *room.holds_until.values()) if d is not None and d > self.now]
-        if due and (not room.wake_at or min(due) < room.wake_at):
-            room.wake_at = min(due)
-            self._later(room.wake_at - self.now, lambda: self._wake(room))
+        due = [d for d in (decision.wake_at, *room.holds_until.values()) if d is not None]
+        if due:
+            at = max(min(due), self.now + LEAST_REST)
+            if not room.wake_at or at < room.wake_at:
+                room.wake_at = at
+                self._later(at - self.now, lambda: self._wake(room))
 
     def _wake(self, room: Room) -> None:
         if room.wake_at <= self.now:
@@ -564,7 +584,3 @@ class Backtest:
 
 def _ref(order_id: Any, ticker: MarketTicker) -> OrderRef:
     return OrderRef(order_id=order_id, ticker=ticker, exchange_index=0)
-
-
-async def _agreed() -> bool:
-    return True

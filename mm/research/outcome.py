@@ -260,7 +260,6 @@ class Observer(Watcher):
         end = run.now
         self._look_back(end + 1)
         self._sample(end)
-        run.monitor.look()
         found = tuple(self._market(room, given, end) for room in run.rooms)
         self._equity.append((end, Money(sum(m.net for m in found))))
         return Outcome(

@@ -146,8 +146,11 @@ def merge(tapes: Iterable[Tape]) -> Tape:
         return tapes[0]
     merged = Tape(name=", ".join(tape.name for tape in tapes))
     places: dict[MarketTicker, int] = {}
+    has_book = {m.ticker for tape in tapes for m in tape.markets if m.source is not BookSource.PRINTS}
+    last_of = {
+        m.ticker: tape.span[1] for tape in sorted(tapes, key=lambda t: t.span[1]) for m in tape.markets
+    }
     for tape in tapes:
-        has_book = {m.ticker for other in tapes for m in other.markets if m.source is not BookSource.PRINTS}
         moved = [_place(merged, places, market) for market in tape.markets]
         for row in range(len(tape)):
             market = tape.markets[tape.market[row]]
@@ -162,6 +165,11 @@ def merge(tapes: Iterable[Tape]) -> Tape:
                 tape.count[row],
                 tape.ts[row],
             )
+        end = tape.span[1]
+        for market in tape.markets:
+            if last_of[market.ticker] == end:
+                # Nobody looked any more: what rests there must not wait in a frozen book for the other tapes to end.
+                merged.add(end, Kind.CLOSE, places[market.ticker])
         for what, count in tape.notes.items():
             merged.note(what, count)
     merged.sort()
