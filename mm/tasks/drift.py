@@ -168,7 +168,7 @@ class PositionCheck:
         if drift.is_told:
             now = self.floor.positions.net(ticker)
             log.warning("positions agree again", market=ticker, before=drift.ours, now=now)
-            self._hold(ticker, None)
+            self.floor.lift(ticker, "drift")
             self.on_agreed(ticker, drift.ours, now)
 
     async def _look(self, ticker: MarketTicker, theirs: Count, as_of: Micros) -> None:
@@ -190,7 +190,7 @@ class PositionCheck:
         if not drift.is_told:
             drift.is_told = True
             log.error("position differs", market=ticker, ours=ours, exchange=theirs)
-            self._hold(ticker, "our position is not the exchange's")
+            self.floor.hold(ticker, "drift", "our position is not the exchange's")
             self.on_drift(self._report(ticker, ours, theirs))
         await self._repair(ticker, drift)
 
@@ -241,13 +241,3 @@ class PositionCheck:
             fill_count=len(fills),
             announced=tuple(self._announced(ticker)),
         )
-
-    def _hold(self, ticker: MarketTicker, why: str | None) -> None:
-        maker = self.floor.makers.get(ticker)
-        if maker is None:
-            return
-        if why is None:
-            maker.holds.pop("drift", None)
-        else:
-            maker.holds["drift"] = why
-        self.floor.order_changed(ticker)

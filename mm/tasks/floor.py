@@ -47,6 +47,8 @@ class Floor:
     """Why nothing may be quoted anywhere; empty when quoting is allowed."""
     holds: dict[str, str] = attrs.field(factory=dict)
     """Cause -> why nothing is quoted anywhere, markets still to be taken included."""
+    market_holds: dict[MarketTicker, dict[str, str]] = attrs.field(factory=dict)
+    """The same for single markets, taken or not."""
     is_feed_up: bool = False
     is_fencing: bool = False
     """All groups are being triggered: quoters wait for the end of it."""
@@ -71,7 +73,7 @@ class Floor:
         )
         if not self.is_feed_up:
             maker.holds["feed"] = "feed is down"
-        maker.holds.update(self.holds)
+        maker.holds.update(self.holds | self.market_holds.get(ticker, {}))
         self.makers[ticker] = maker
         self.update_exposure(ticker)
         return maker
@@ -148,6 +150,19 @@ class Floor:
         for ticker, maker in self.makers.items():
             if maker.holds.pop(cause, None) is not None:
                 self.order_changed(ticker)
+
+    def hold(self, ticker: MarketTicker, cause: str, why: str) -> None:
+        """No quotes in this market until `lift`, whether it is taken now or later."""
+        self.market_holds.setdefault(ticker, {})[cause] = why
+        if ticker in self.makers:
+            self.makers[ticker].holds[cause] = why
+            self.order_changed(ticker)
+
+    def lift(self, ticker: MarketTicker, cause: str) -> None:
+        """The market's cause is over."""
+        self.market_holds.get(ticker, {}).pop(cause, None)
+        if ticker in self.makers and self.makers[ticker].holds.pop(cause, None) is not None:
+            self.order_changed(ticker)
 
     # --- limits over all markets ---
 

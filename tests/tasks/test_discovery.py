@@ -3,6 +3,7 @@
 import datetime as dt
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any, Literal
 
 import attrs
@@ -28,7 +29,7 @@ from mm.exchange.port import (
     MarketEventKind,
 )
 from mm.tasks.discovery import FULL_PERIOD_S, LOOK_PERIOD_S, Discovery
-from task_rig import BID, TaskRig, make_market
+from task_rig import BID, TaskRig, make_market, open_books
 
 TODAY, TOMORROW, YESTERDAY = "26SEP21", "26SEP22", "26SEP20"
 """The virtual clock starts at 14:13 UTC, 10:13 Eastern, of TODAY."""
@@ -280,6 +281,30 @@ async def test_a_held_market_of_another_series_is_asked_for_by_name(autojump_clo
     position(found.rig, other.ticker)
     async with running(found):
         assert found.quoted == {"VGK", "LAL"}
+
+
+async def test_a_market_taken_after_its_position_was_found_to_differ_is_held(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    """The exchange holds 5 for us that no fill explains, in a market not quoted yet: taken, it is not quoted."""
+    market = game("VGKMIN", "VGK")
+    found = scout()
+    found.rig.exchange.foreign_positions[market.ticker] = Count(500)
+    async with open_books(tmp_path) as ledger, running(found) as nursery:
+        await nursery.start(found.rig.reconciler(ledger).run)
+        await trio.sleep(20)
+        found.list(market)
+        found.event(market, MarketEventKind.CREATED)
+        await trio.sleep(1)
+        found.rig.book(4_000, 6_000, market.ticker)
+        await trio.sleep(1)
+        assert found.quoted == {"VGK"}
+        assert found.rig.resting(BID, market.ticker) == []
+        assert "drift" in found.rig.floor.makers[market.ticker].holds
+        found.rig.exchange.foreign_positions.clear()
+        await trio.sleep(10)
+
+        assert found.rig.resting(BID, market.ticker)
 
 
 async def test_several_series_are_one_list(autojump_clock: MockClock) -> None:
