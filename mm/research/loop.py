@@ -302,11 +302,12 @@ class Backtest:
         self._finish_read()
         heap = self._heap
         while heap and heap[0][0] <= at:
-            moment, _, act = heapq.heappop(heap)
+            moment = heap[0][0]
             if moment > self.now:
                 self.watcher.on_time(Micros(moment))
                 self.now = Micros(moment)
-            act()
+            while heap and heap[0][0] == moment:  # what arrives together is seen together
+                heapq.heappop(heap)[2]()
             self._finish_read()
         if at > self.now:
             self.watcher.on_time(Micros(at))
