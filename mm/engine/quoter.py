@@ -42,8 +42,6 @@ class MakerState(enum.Enum):
     HELD = "held"
     """Not quoted, for the reason given."""
     FLATTENING = "flattening"
-    WINDING_DOWN = "winding down"
-    """No longer selected: exits and settlement only."""
 
 
 @attrs.frozen(kw_only=True)
@@ -102,7 +100,6 @@ class MarketMaker:
     next_exit_at: Micros = Micros(0)
     needs_position_check: bool = False
     """Our fills say flat; the venue's own position has the last word."""
-    is_winding_down: bool = False
     triggers: list[tuple[FlattenReason, Count, Price | None]] = attrs.field(factory=list)
     """Flattens begun and not yet told to anybody: reason, position, mark."""
     last: Decision | None = None
@@ -248,8 +245,6 @@ class MarketMaker:
         for holds in (self.exit_holds, self.holds):
             if holds:
                 return "; ".join(holds.values())
-        if self.is_winding_down:
-            return "no longer selected"
         if self.market.status is not MarketStatus.ACTIVE:
             return f"market is {self.market.status.value}"
         if not self.book.is_synced:
@@ -290,12 +285,7 @@ class MarketMaker:
             self._plan(side, wanted, quotes, touch, now, reason or "not wanted")
             for side in (Side.BID, Side.ASK)
         )
-        if self.is_winding_down:
-            state = MakerState.WINDING_DOWN
-        elif reason:
-            state = MakerState.HELD
-        else:
-            state = MakerState.QUOTING
+        state = MakerState.HELD if reason else MakerState.QUOTING
         deadlines = [
             bid.wake_at,
             ask.wake_at,

@@ -12,8 +12,7 @@ import structlog
 import trio
 
 from mm.domain.commands import Amend, Cancel, Command, Decrease, Place
-from mm.domain.errors import InvariantError
-from mm.domain.numbers import SECOND, Count, Micros, notional
+from mm.domain.numbers import SECOND, Count, Micros
 from mm.domain.order import GroupId, MarketTicker, Order, OrderState, Side, TimeInForce
 from mm.engine.diff import SidePlan
 from mm.engine.exits import ExitOrder
@@ -26,6 +25,7 @@ from mm.tasks.fence import Fence
 from mm.tasks.guardian import GuardianGone
 from mm.tasks.ids import OrderIds
 from mm.tasks.resolve import Resolver
+from mm.tasks.tickets import cost_of, order_of, ticket_for
 
 log = structlog.get_logger(__name__)
 
@@ -181,54 +181,10 @@ class Quoter:
             self.tools.budget.changed()
 
     def _ticket(self, plan: SidePlan) -> Ticket:
-        commands = plan.commands
-        urgency = min(self._urgency(c) for c in commands)
-        value = 0
-        for command in commands:
-            if isinstance(command, Place):
-                value += notional(command.price, command.count)
-            else:
-                order = self._order_of(command)
-                value += self._stale_value(order)
-        return Ticket(
-            urgency=urgency,
-            cost=sum(self._cost(c) for c in commands),
-            value=value,
-            exchange_index=self.maker.market.exchange_index,
-        )
-
-    def _order_of(self, command: Command) -> Order | None:
-        if isinstance(command, Amend | Cancel | Decrease):
-            return self.tools.desk.live.get(command.client_order_id)
-        raise InvariantError(f"a quoter cannot execute {command!r}")
-
-    def _stale_value(self, order: Order | None) -> int:
-        """What a stale quote may give away: its distance on the wrong side of the mark times what is left of it."""
-        mark = self.maker.mark
-        if order is None:
-            return 0
-        if mark is None:
-            return int(order.leaves) * 100
-        return max(0, (order.price - mark) * order.side.sign) * int(order.leaves) + int(order.leaves)
-
-    def _urgency(self, command: Command) -> Urgency:
-        if isinstance(command, Cancel):
-            return Urgency.EXIT if command.is_urgent else Urgency.CANCEL
-        if isinstance(command, Decrease):
-            return Urgency.EXIT  # only limits make a quote smaller in place
-        return (
-            Urgency.NEW_QUOTE
-            if isinstance(command, Place) and not command.is_replacement
-            else Urgency.REQUOTE
-        )
+        return ticket_for(plan, self.maker, self.tools.desk, self.tools.budget.limits)
 
     def _cost(self, command: Command) -> int:
-        limits = self.tools.budget.limits
-        if isinstance(command, Place):
-            return limits.cost(*endpoints.PLACE)
-        if isinstance(command, Amend | Decrease):
-            return limits.cost(*endpoints.AMEND)
-        return limits.cost(*endpoints.CANCEL)
+        return cost_of(command, self.tools.budget.limits)
 
     # --- writes ---
 
@@ -276,7 +232,7 @@ class Quoter:
         desk = self.tools.desk
         if isinstance(command, Place):
             return await self._place(command)
-        order = self._order_of(command)
+        order = order_of(command, desk)
         if order is None or order.order_id is None:
             return False  # it ended while we waited
         if isinstance(command, Cancel):
