@@ -212,6 +212,12 @@ class Ledger:
         """The marked result, from the beginning of the ledger, with which a day began; the first one counts."""
         self._put(statements.day_start(self.account, day, pnl, now=self._clock()))
 
+    def record_balance(self, *, balance: Money, expected: Money, unexplained: Money) -> None:
+        """A comparison of cash: what the venue told, what we expected, and what was paid in by that."""
+        self._put(
+            statements.balance(self.account, self.session, balance, expected, unexplained, now=self._clock())
+        )
+
     def record_alert(self, row: AlertRow) -> None:
         """A critical alert that must reach somebody, in this run or the next."""
         self._put(statements.alert(self.account, row))
@@ -327,6 +333,14 @@ class Ledger:
         if await self._read(lambda store: store.size()) <= ARCHIVE_ABOVE:
             return None
         return await self.archive()
+
+    async def cash_flow(self) -> Money:
+        """All money that fills, their fees and settlements have moved since the beginning."""
+        return await self._read(lambda store: queries.cash_flow(store.connection, store.account))
+
+    async def last_unexplained(self) -> Money | None:
+        """What was paid in by the last comparison of cash; None before the first."""
+        return await self._read(lambda store: queries.last_unexplained(store.connection, store.account))
 
     async def chain_head(self) -> Head:
         """The newest entry of the chain over the money rows."""

@@ -104,6 +104,25 @@ def settled_result(connection: sqlite3.Connection, account: str) -> Money:
     return Money(total + archived)
 
 
+def cash_flow(connection: sqlite3.Connection, account: str) -> Money:
+    """All money that fills, their fees and settlements have moved."""
+    (open_cash,) = connection.execute(
+        "SELECT COALESCE(SUM(CASE side WHEN 'bid' THEN -price * count ELSE price * count END - fee), 0)"
+        " FROM fills f WHERE account = ? AND NOT EXISTS"
+        " (SELECT 1 FROM settlements s WHERE s.account = f.account AND s.ticker = f.ticker)",
+        (account,),
+    ).fetchone()
+    return Money(open_cash + settled_result(connection, account))
+
+
+def last_unexplained(connection: sqlite3.Connection, account: str) -> Money | None:
+    """What was paid in by the last comparison of cash."""
+    row = connection.execute(
+        "SELECT unexplained FROM balances WHERE account = ? ORDER BY at DESC, id DESC LIMIT 1", (account,)
+    ).fetchone()
+    return None if row is None else Money(row[0])
+
+
 def archived_among(
     connection: sqlite3.Connection, account: str, tickers: Collection[MarketTicker]
 ) -> set[MarketTicker]:

@@ -150,6 +150,17 @@ def day_start(account: str, day: dt.date, pnl: Money, *, now: Micros) -> Stateme
     )
 
 
+def balance(
+    account: str, session: str, balance: Money, expected: Money, unexplained: Money, *, now: Micros
+) -> Statement:
+    """A comparison of cash; written twice it is one."""
+    return (
+        "INSERT INTO balances (account, at, session, balance, expected, unexplained) SELECT ?, ?, ?, ?, ?, ?"
+        " WHERE NOT EXISTS (SELECT 1 FROM balances WHERE account = ? AND at = ?)",
+        (account, now, session, balance, expected, unexplained, account, now),
+    )
+
+
 def alert(account: str, row: AlertRow) -> Statement:
     """An undelivered alert."""
     return (

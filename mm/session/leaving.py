@@ -158,6 +158,7 @@ class Promise:
                 await self.reconciler.pass_fills()
                 await self.reconciler.read_settlements()
                 if await self.reconciler.compare_positions():
+                    await self.reconciler.check_cash()
                     return
             except ExchangeError as exc:
                 log.warning("final comparison failed", error=str(exc))

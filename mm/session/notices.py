@@ -67,6 +67,7 @@ class Notices:
             on_drift=self.drifted,
             on_agreed=self.agreed_again,
             on_fee=self.fee_differs,
+            on_cash=lambda mismatch: self.alerts.risk("cash", mismatch.text(), severity=Severity.CRITICAL),
             on_missing_fills=lambda order, text: self.alerts.risk(f"fills {order.order_id}", text),
             on_problem=self.problem,
         )

@@ -24,6 +24,7 @@ from mm.exchange.port import AuthError, Exchange, ExchangeError, Page, RateLimit
 from mm.ledger import Ledger, SettlementRow
 from mm.ledger.ledger import FILLS_MARK
 from mm.tasks.budget import ReadBudget, WriteBudget
+from mm.tasks.cash_check import CashCheck, CashMismatch
 from mm.tasks.drift import Drift, DriftReport, PositionCheck
 from mm.tasks.fee_check import FeeCheck, FeeMismatch
 from mm.tasks.floor import Floor
@@ -55,6 +56,7 @@ class Listeners:
     on_agreed: Callable[[MarketTicker, int, int], None] = lambda ticker, before, now: None
     """They agree again: our position before the repair and now."""
     on_fee: Callable[[FeeMismatch], None] = lambda mismatch: None
+    on_cash: Callable[[CashMismatch], None] = lambda mismatch: None
     on_missing_fills: Callable[[Order, str], None] = lambda order, text: None
     """An order's announced fills do not come."""
     on_problem: Callable[[str, ExchangeError], None] = lambda what, exc: None
@@ -78,6 +80,7 @@ class Reconciler:
     passes: int = 0
     checks: PositionCheck = attrs.field(init=False)
     fees: FeeCheck = attrs.field(init=False)
+    cash: CashCheck = attrs.field(init=False)
     _orders: OrderCheck | None = None
     _busy: trio.Lock = attrs.field(factory=trio.Lock)
     _confirmed: "OrderedDict[tuple[OrderId, TradeId], None]" = attrs.field(factory=OrderedDict)
@@ -105,6 +108,13 @@ class Reconciler:
             fills_of_orders=self.ledger.fills_of_orders,
             waived_until=self._waived_until,
             on_mismatch=self.listeners.on_fee,
+        )
+        self.cash = CashCheck(
+            exchange=self.exchange,
+            ledger=self.ledger,
+            reads=self.reads,
+            positions=self.floor.positions,
+            on_mismatch=self.listeners.on_cash,
         )
 
     @property
@@ -282,9 +292,12 @@ class Reconciler:
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Recover, then reconcile for ever. `started()` after the first clean pass: that is recovery.
 
+        Nothing rests then, so that is when cash is compared.
+
         Raises `AuthError`, `LedgerError`, `InvariantError`.
         """
         await self._until_clean()
+        await self.check_cash()
         task_status.started()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._every, FILL_PERIOD_S, "fills", self._fills_once)
@@ -352,6 +365,16 @@ class Reconciler:
     async def compare_positions(self) -> bool:
         """Positions at the venue against ours; returns whether all agree. Raises `ExchangeError`."""
         return await self.checks.compare()
+
+    async def check_cash(self) -> bool | None:
+        """Cash at the venue against ours; None when that could not be compared. See `CashCheck`."""
+        try:
+            return await self.cash.check()
+        except AuthError:
+            raise
+        except ExchangeError as exc:
+            self.listeners.on_problem("cash", exc)
+            return None
 
     async def _repair(self, ticker: MarketTicker, since: Micros | None) -> None:
         """Read the exchange's fills anew, from a time on or all of them: what is missing will be there."""

@@ -16,7 +16,7 @@ import trio
 
 from mm.domain.fill import Fill, Liquidity, TradeId
 from mm.domain.market import Event, Market, Series
-from mm.domain.numbers import SECOND, Count, Micros, Money, Price
+from mm.domain.numbers import DOLLAR, SECOND, Count, Micros, Money, Price
 from mm.domain.order import ClientOrderId, GroupId, MarketTicker, OrderId, Side, TimeInForce
 from mm.exchange.port import (
     Balance,
@@ -153,6 +153,8 @@ class FakeExchange:
     """Every state an order ever had, with the time from which it held."""
     fills: list[Fill] = attrs.field(factory=list)
     settled: list[Settlement] = attrs.field(factory=list)
+    paid_in: int = 10_000_000_000
+    """Deposits less withdrawals, as `Money`."""
     foreign_positions: dict[MarketTicker, Count] = attrs.field(factory=dict)
     """Positions that no fill explains."""
     group_index: dict[GroupId, int] = attrs.field(factory=dict)
@@ -269,8 +271,18 @@ class FakeExchange:
     # --- the port: reads of the account ---
 
     async def balance(self) -> Balance:
-        """Rich."""
-        return await self._call("balance", None, lambda: Balance(total=Money(10_000_000_000)))
+        """10,000 dollars, moved by fills and settlements; NO positions owe a dollar each; resting orders nothing."""
+
+        def read() -> Balance:
+            total, net = self.paid_in, dict[MarketTicker, int]()
+            for fill in self._visible_fills():
+                total -= fill.price * fill.signed_count + fill.fee
+                net[fill.ticker] = net.get(fill.ticker, 0) + fill.signed_count
+            for ticker, value in {row.ticker: row.value for row in self.settled}.items():
+                total += net.pop(ticker, 0) * value
+            return Balance(total=Money(total - DOLLAR * sum(-n for n in net.values() if n < 0)))
+
+        return await self._call("balance", None, read)
 
     async def positions(self) -> list[VenuePosition]:
         """What the fills add up to, without settled markets, after the lag."""

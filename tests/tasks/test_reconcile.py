@@ -28,6 +28,7 @@ from mm.exchange.port import (
 )
 from mm.ledger import Ledger, SettlementRow
 from mm.tasks.budget import ReadBudget
+from mm.tasks.cash_check import CashMismatch
 from mm.tasks.drift import DriftReport
 from mm.tasks.fee_check import FeeMismatch
 from mm.tasks.reconcile import Listeners, Reconciler
@@ -48,6 +49,7 @@ class Desk:
     drifts: list[DriftReport]
     agreed: list[tuple[str, int, int]]
     fees: list[FeeMismatch]
+    cash: list[CashMismatch]
     missing: list[str]
     problems: list[str]
 
@@ -57,7 +59,7 @@ class Desk:
 
     @property
     def alarms(self) -> list[object]:
-        return [*self.drifts, *self.fees, *self.missing, *self.problems]
+        return [*self.drifts, *self.fees, *self.cash, *self.missing, *self.problems]
 
     def net(self, ticker: MarketTicker = GAME) -> int:
         return self.rig.positions.net(ticker)
@@ -72,6 +74,7 @@ async def at_work(
     drifts: list[DriftReport] = []
     agreed: list[tuple[str, int, int]] = []
     fees: list[FeeMismatch] = []
+    cash: list[CashMismatch] = []
     missing: list[str] = []
     problems: list[str] = []
     async with open_books(folder, session) as ledger:
@@ -87,12 +90,13 @@ async def at_work(
                 on_drift=drifts.append,
                 on_agreed=lambda ticker, before, now: agreed.append((ticker, before, now)),
                 on_fee=fees.append,
+                on_cash=cash.append,
                 on_missing_fills=lambda order, text: missing.append(text),
                 on_problem=lambda what, exc: problems.append(f"{what}: {exc}"),
             ),
         )
         await reconciler.load()
-        yield Desk(rig, ledger, reconciler, drifts, agreed, fees, missing, problems)
+        yield Desk(rig, ledger, reconciler, drifts, agreed, fees, cash, missing, problems)
 
 
 @asynccontextmanager
@@ -689,3 +693,79 @@ async def test_a_schedule_that_cannot_be_read_now_is_read_later(
         await desk.reconciler.pass_fills()
 
         assert [m.fill.fee for m in desk.fees] == [1_400]
+
+
+# --- cash ------------------------------------------------------------------------------------------------------------
+
+
+async def test_cash_is_equal_to_the_last_digit_over_restarts(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    """Fills on both sides, fees and a settlement, some of it while nobody ran."""
+    rig = quiet()
+    free = {"fee": Money(0)}
+    async with running(tmp_path, rig) as desk:
+        assert desk.reconciler.cash.is_equal is True
+        rig.exchange.fills += [
+            fill(1, **free),
+            fill(2, **free, ticker=OTHER, side=Side.ASK, count=Count(333)),
+        ]
+        await trio.sleep(2)
+        assert await desk.reconciler.check_cash() is True
+    again = quiet()
+    again.exchange.fills += [*rig.exchange.fills, fill(3, **free, ticker=OTHER, price=Price(6_107))]
+    again.exchange.settled += [settled(2_500)]
+    async with running(tmp_path, again, session="s2") as desk:
+        # The other market of the game is still open with NO in it: what that owes now nobody knows to the digit.
+        assert "is settled" in desk.reconciler.cash.why_not
+        again.exchange.settled += [settled(7_500, ticker=OTHER, at=200)]
+        await trio.sleep(20)
+        assert await desk.reconciler.check_cash() is True
+        assert desk.alarms == []
+
+
+async def test_cash_that_nothing_explains_is_told_once_with_both_numbers(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    """Five dollars were withdrawn by hand: told at the next start, and then part of what was paid in."""
+    async with running(tmp_path, quiet()) as desk:
+        assert desk.reconciler.cash.is_equal is True
+    for life in range(2):
+        rig = quiet()
+        rig.exchange.paid_in -= 5_000_000
+        async with running(tmp_path, rig, session=f"after{life}") as desk:
+            assert len(desk.cash) == (1 if life == 0 else 0)
+            if desk.cash:
+                assert "9995.000000" in desk.cash[0].text()
+                assert "10000.000000" in desk.cash[0].text()
+
+
+async def test_cash_is_not_compared_while_anything_rests(autojump_clock: MockClock, tmp_path: Path) -> None:
+    """What the exchange sets aside for resting orders is not known to the digit: it says so, and raises no alarm."""
+    rig = quiet()
+    resting(rig)
+    async with running(tmp_path, rig) as desk:
+        assert desk.reconciler.cash.is_equal is None
+        assert "rest" in desk.reconciler.cash.why_not
+        assert desk.alarms == []
+
+
+async def test_netting_of_a_game_is_accepted_and_not_assumed(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    """NO in both markets of a game: not compared before something is known, then both readings are right."""
+    rig = quiet()
+    both = [
+        fill(1, fee=Money(0), side=Side.ASK),
+        fill(2, fee=Money(0), side=Side.ASK, ticker=OTHER, count=Count(100)),
+    ]
+    rig.exchange.fills += both
+    async with running(tmp_path / "first", rig) as desk:
+        assert "netted" in desk.reconciler.cash.why_not
+    for extra in (0, 1_000_000):
+        async with running(tmp_path / f"then{extra}", quiet()) as desk:
+            assert desk.reconciler.cash.is_equal is True
+            desk.exchange.fills += both
+            desk.exchange.paid_in += extra  # the exchange frees the smaller of the two
+            await trio.sleep(2)
+            assert await desk.reconciler.check_cash() is True
