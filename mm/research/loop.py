@@ -13,7 +13,7 @@ overtake the feed.
 import heapq
 import itertools
 import random
-from collections.abc import Awaitable, Callable, Coroutine, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
 from typing import Any, Final, TypeVar, cast
 
 import attrs
@@ -41,7 +41,7 @@ from mm.exchange.port import (
 )
 from mm.research.fills import TRADE_SHARE, FillModel, ModelMarket, model_market
 from mm.research.tape import Tape, TapeMarket
-from mm.tasks.budget import WriteBudget
+from mm.tasks.budget import Urgency, WriteBudget
 from mm.tasks.desk import OrderDesk, Outcome, Verdict
 from mm.tasks.floor import Floor
 from mm.tasks.positions import Positions
@@ -455,9 +455,9 @@ class Backtest:
 
     def _decide(self, room: Room) -> None:
         decision = self._look(room)
-        for side in (Side.BID, Side.ASK):
-            plan = decision.plan(side)
-            if not plan.commands or room.busy[side]:
+        plans = [(side, decision.plan(side)) for side in Side if not room.busy[side]]
+        for side, plan in sorted(plans, key=lambda item: _urgency(item[1].commands)):
+            if not plan.commands:
                 continue
             room.busy[side] = True
             room.maker.plan_sent(side, plan, self.now)
@@ -581,6 +581,20 @@ class Backtest:
             self._later(back, lambda: self._resume(work, answer, error=refused))
         else:
             self._resume(work, answer, error=refused)
+
+
+def _urgency(commands: Sequence[Command]) -> int:
+    """The order in which the write scheduler would let them go, tokens being there."""
+    return min((_urgency_of(command) for command in commands), default=Urgency.RENEW)
+
+
+def _urgency_of(command: Command) -> Urgency:
+    if isinstance(command, Cancel):
+        return Urgency.EXIT if command.is_urgent else Urgency.CANCEL
+    if isinstance(command, Decrease):
+        return Urgency.EXIT
+    is_new = isinstance(command, Place) and not command.is_replacement
+    return Urgency.NEW_QUOTE if is_new else Urgency.REQUOTE
 
 
 def _ref(order_id: Any, ticker: MarketTicker) -> OrderRef:

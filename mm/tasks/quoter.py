@@ -205,6 +205,7 @@ class Quoter:
                 self.tools.budget.give_back(ticket)
                 return
             self.maker.plan_sent(side, plan, now)
+            self.wake()  # a replace may have moved the churn brake, which holds for the other side, too
             spent = 0
             for command in plan.commands:
                 if await self._execute(command):

@@ -2,6 +2,8 @@
 
 The paper core hears of each book change and print in wire order, before the listener's next; what it does to our orders
 follows right behind the frame that caused it. Events caused by requests are delivered by a second task of `run`.
+Our orders stand in the book that is delivered, as they would in the venue's: who wants the book without them takes
+them off, on paper as live.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,6 +13,7 @@ import attrs
 import structlog
 import trio
 
+from mm.domain.errors import BookOutOfSync
 from mm.domain.fill import Fill, Trade
 from mm.domain.numbers import Count, Micros, Price
 from mm.domain.order import GroupId, MarketTicker, Side
@@ -36,12 +39,16 @@ class PaperSink:
     _clock: Callable[[], Micros]
     foreign: int = 0
     """Private frames of the live account: not of this account, so not passed on."""
+    _shown: dict[MarketTicker, dict[tuple[Side, Price], int]] = attrs.field(factory=dict)
+    """What of our orders the listener's books hold; a market that is not in it waits for a snapshot."""
 
     def deliver(self) -> bool:
         """Tell what happened to our orders; whether there was anything."""
         events = self._core.events
         if not events:
             return False
+        for ticker in {event.ticker: None for event in events if not isinstance(event, str)}:
+            self._show(ticker)
         while events:
             event = events.popleft()
             if isinstance(event, Fill):
@@ -52,12 +59,28 @@ class PaperSink:
                 self._sink.on_group_triggered(event)
         return True
 
+    def _show(self, ticker: MarketTicker) -> None:
+        """Bring our part of the listener's book up to date."""
+        shown = self._shown.get(ticker)
+        if shown is None:
+            return
+        wanted: dict[tuple[Side, Price], int] = {}
+        for order in self._core.market(ticker).resting():
+            key = (order.side, order.price)
+            wanted[key] = wanted.get(key, 0) + order.remaining
+        self._shown[ticker] = wanted
+        for key in {**shown, **wanted}:
+            change = wanted.get(key, 0) - shown.get(key, 0)
+            if change:
+                self._sink.on_delta(ticker, *key, Count(change), Micros(0))
+
     def on_connected(self, now: Micros) -> None:
         """See the port."""
         self._sink.on_connected(now)
 
     def on_disconnected(self, now: Micros, why: str) -> None:
         """See the port. What the market does meanwhile fills nothing on paper."""
+        self._shown.clear()
         for market in self._core.markets.values():
             market.mark_out_of_sync()
         self._sink.on_disconnected(now, why)
@@ -78,11 +101,17 @@ class PaperSink:
         """See the port."""
         self._core.on_snapshot(ticker, bids, asks, now)
         self._sink.on_snapshot(ticker, bids, asks, now)
+        self._shown[ticker] = {}
+        self._show(ticker)
         self.deliver()
 
     def on_delta(self, ticker: MarketTicker, side: Side, price: Price, change: Count, ts: Micros) -> None:
         """See the port."""
-        self._core.on_delta(ticker, side, price, change, self._clock())
+        try:
+            self._core.on_delta(ticker, side, price, change, self._clock())
+        except BookOutOfSync:
+            self._shown.pop(ticker, None)
+            raise
         self._sink.on_delta(ticker, side, price, change, ts)
         if self._core.events:
             self.deliver()
@@ -90,6 +119,7 @@ class PaperSink:
     def on_out_of_sync(self, tickers: Sequence[MarketTicker], why: str) -> None:
         """See the port."""
         for ticker in tickers:
+            self._shown.pop(ticker, None)
             self._core.market(ticker).mark_out_of_sync()
         self._sink.on_out_of_sync(tickers, why)
 

@@ -215,7 +215,13 @@ async def test_a_quote_rests_fills_and_is_told_in_the_feed(autojump_clock):
         assert fill.order_id == ref.order_id
         last = s.sink.orders()[-1]
         assert (last.status, last.filled, last.remaining) == (port.OrderStatus.RESTING, 400, 600)
-        assert s.sink.names()[-4:] == ["on_trade", "on_fill", "on_order", "on_read_end"]
+        assert s.sink.names()[-5:] == ["on_trade", "on_delta", "on_fill", "on_order", "on_read_end"]
+        # Our own order stands in the delivered book, as it would at the venue: 10 contracts, then 4 less.
+        own = [call for call in s.sink.heard if call[0] == "on_delta"]
+        assert [(call[2], call[3], call[4]) for call in own] == [
+            (Side.BID, 4000, 1000),
+            (Side.BID, 4000, -400),
+        ]
 
         (position,) = await s.paper.positions()
         assert (position.position, position.fees_paid) == (400, 16_800)
