@@ -26,6 +26,8 @@ START_SWEEP_S: Final = 20.0
 """How long the sweep at the start may take; not proven by then, nothing is quoted."""
 TRIGGER_FIRST_S: Final = 2.0
 """At the exit the groups have so long before single orders are looked for; a shard that does not answer is tried on."""
+SWEEP_ENDS_EARLIER_S: Final = 0.2
+"""Than the deadline of leaving, so that it still tells what it found."""
 FINAL_CHECK_S: Final = 6.0
 """For the last fills and the last comparison: longer than the read lag."""
 GROUP_REST: Final = Micros(600 * SECOND)
@@ -105,22 +107,24 @@ class Promise:
             # From here on books that cannot be written must not keep us from taking orders off.
             self.ledger.begin_shutdown()
             try:
-                with trio.move_on_after(EXIT_DEADLINE_S, shield=True):
-                    report = await self._leave()
+                with trio.move_on_after(EXIT_DEADLINE_S, shield=True) as scope:
+                    try:
+                        with trio.move_on_after(TRIGGER_FIRST_S):
+                            await self.puller.trigger_all("leaving")
+                    finally:  # whatever is wrong with the groups, single orders are looked for
+                        report = await self._sweep_out(scope.deadline - SWEEP_ENDS_EARLIER_S)
             finally:
                 self._conclude(report)
             if report.is_proven:
                 with trio.move_on_after(FINAL_CHECK_S, shield=True):
                     await self._final_books()
 
-    async def _leave(self) -> SweepReport:
+    async def _sweep_out(self, deadline: float) -> SweepReport:
         sweeper = self._sweeper()
-        with trio.move_on_after(TRIGGER_FIRST_S):
-            await self.puller.trigger_all("leaving")
         sweeper.note_write()
         sweeper.fenced |= self.puller.fence.triggered
         sweeper.pending = self._unfenced()
-        return await sweeper.sweep(EXIT_DEADLINE_S - 1.0)
+        return await sweeper.sweep(max(0.0, deadline - trio.current_time()))
 
     def _unfenced(self) -> dict[GroupId, int]:
         """Groups not proven triggered, into which creates without an answer may still land."""

@@ -1,4 +1,4 @@
-"""A short life of the whole bot in memory, and a scalpel: cancel it from outside before its N-th step.
+"""A short life of the whole bot in memory, and a scalpel: cancel it, or make a task fail, at its N-th step.
 
 One market, two quotes, a re-quote, a fill, an answer that comes late, an exit, a stop. The exchange is the scriptable
 fake with one cruelty added: a write whose sender was cancelled has left the house all the same, and is executed up to a
@@ -39,6 +39,8 @@ LATENCY_S: Final = 0.01
 AFTERMATH_S: Final = 70.0
 """After the end the world goes on for so long: whatever was on its way has arrived."""
 FOREIGN: Final = "by-hand-1"
+MAIN: Final = "short_session._live"
+"""The task that runs the session itself, recovery and sweep included."""
 _WRITES: Final = frozenset(
     {"place", "amend", "decrease", "cancel", "cancel_batch", "create_group", "trigger_group", "delete_group"}
 )
@@ -130,12 +132,18 @@ class LoudFeed(FakeFeed):
         sink.on_read_end(now)
 
 
+class PlantedError(RuntimeError):
+    """A bug."""
+
+
 @attrs.define(eq=False)
 class Scalpel(trio.abc.Instrument):
-    """Counts steps of tasks and cancels a scope before one of them."""
+    """Counts steps of tasks; at one of them it cancels a scope, or lets that very task find an exception instead."""
 
     scope: trio.CancelScope
     at: int | None
+    raises: bool = False
+    has_raised: bool = False
     is_on: bool = False
     steps: int = 0
     trace: list[str] = attrs.field(factory=list)
@@ -146,8 +154,19 @@ class Scalpel(trio.abc.Instrument):
             return
         self.steps += 1
         self.trace.append(task.name)
-        if self.steps == self.at:
+        if self.steps != self.at:
+            return
+        if not self.raises:
             self.scope.cancel(reason=f"cut at step {self.at}")
+        elif (task.name.startswith("mm.") or task.name == MAIN) and not _waits_for_children(task):
+            # What trio itself does when a checkpoint ends in an error.
+            task._next_send_fn, task._next_send = task.coro.throw, PlantedError(f"planted at step {self.at}")
+            self.has_raised = True
+
+
+def _waits_for_children(task: trio.lowlevel.Task) -> bool:
+    """Whether it stands at the end of a nursery, where no bug of ours can happen and trio cannot bear one."""
+    return any(frame.f_code.co_name == "_nested_child_finished" for frame, _ in task.iter_await_frames())
 
 
 @attrs.frozen(kw_only=True)
@@ -164,28 +183,31 @@ class Life:
     """None: it was cancelled from outside."""
     did: frozenset[str]
     """Which parts of the script happened."""
-    has_run: bool
-    """The end was reached before the cut."""
+    stopped_at: int
+    """The step at which the script asked it to stop; 0: it never came to that."""
+    is_cut: bool
+    """It was cancelled, or failed, before its end."""
 
 
-def live(folder: Path, cut_at: int | None = None, *, late_s: float = 30.0) -> Life:
-    """Live once in a fresh folder."""
+def live(folder: Path, cut_at: int | None = None, *, late_s: float = 30.0, raises: bool = False) -> Life:
+    """Live once in a fresh folder; cut at a step by a cancellation from outside, or by a bug in that step."""
     with pinned(1):
-        return trio.run(_live, folder, cut_at, late_s, clock=MockClock(autojump_threshold=0))
+        return trio.run(_live, folder, cut_at, late_s, raises, clock=MockClock(autojump_threshold=0))
 
 
-async def _live(folder: Path, cut_at: int | None, late_s: float) -> Life:
+async def _live(folder: Path, cut_at: int | None, late_s: float, raises: bool) -> Life:
     did: set[str] = set()
+    stopped: list[int] = []
     summary: Summary | None = None
     async with trio.open_nursery() as world:
         exchange = _exchange(world, late_s)
         with trio.CancelScope() as outside:
-            scalpel = Scalpel(outside, cut_at)
+            scalpel = Scalpel(outside, cut_at, raises)
             trio.lowlevel.add_instrument(scalpel)
             scalpel.is_on = True
 
             def begin(trading: Trading, nursery: trio.Nursery) -> None:
-                nursery.start_soon(_script, trading, exchange, did)
+                nursery.start_soon(_script, trading, exchange, did, lambda: stopped.append(scalpel.steps))
 
             with mock.patch.object(session_run, "open_venue", _open_venue(exchange)):
                 summary = await run_session(_settings(folder), _surroundings(), RunOptions(on_trading=begin))
@@ -202,11 +224,14 @@ async def _live(folder: Path, cut_at: int | None, late_s: float) -> Life:
         late_creates=tuple(exchange.late_creates),
         summary=summary,
         did=frozenset(did),
-        has_run=not outside.cancelled_caught,
+        stopped_at=stopped[0] if stopped else 0,
+        is_cut=outside.cancelled_caught or scalpel.has_raised,
     )
 
 
-async def _script(trading: Trading, exchange: LateExchange, did: set[str]) -> None:
+async def _script(
+    trading: Trading, exchange: LateExchange, did: set[str], on_stop: Callable[[], None]
+) -> None:
     feed = exchange.feed
     assert isinstance(feed, LoudFeed)
 
@@ -236,6 +261,7 @@ async def _script(trading: Trading, exchange: LateExchange, did: set[str]) -> No
     trading.floor.order_changed(GAME)
     await until(lambda: any(_is_exit(call) for call in exchange.called("place")), "an exit")
     await trio.sleep(0.3)
+    on_stop()
     trading.stop("the script is over")
 
 
