@@ -20,6 +20,8 @@ const CHIPS = [
   ["held", "Position", (m) => m.position !== 0],
 ];
 
+const calm = matchMedia("(prefers-reduced-motion: reduce)");
+
 export const pnl = (m) => m.realized + (m.unrealized ?? 0);
 
 export function stateOf(m) {
@@ -143,9 +145,8 @@ export class Slate {
     setText(row.pos, m.position ? format.contractsSigned(m.position) : "0");
     setClass(row.pos, m.position ? "" : "faint");
     if (row.position !== null && row.position !== m.position) {
-      row.positionCell.classList.remove("flash");
-      void row.positionCell.offsetWidth;
-      row.positionCell.classList.add("flash");
+      // Not a class that is taken off and put on again: that would lay out the whole table for each row.
+      row.positionCell.animate([{ backgroundColor: "var(--accent-soft)" }, { backgroundColor: "transparent" }], { duration: calm.matches ? 0 : 1200 });
     }
     row.position = m.position;
     setText(row.avg, m.entry === null ? "" : format.cents(m.entry));
