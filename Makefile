@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: simulate setup run paper test check contract-report crash-test guarantee cancel-everywhere fmt exchange lock clean
+.PHONY: simulate setup run paper test check contract-report twin-clients crash-test guarantee cancel-everywhere fmt exchange lock clean
 
 setup: $(STAMP)
 
@@ -32,6 +32,9 @@ exchange: $(STAMP)
 
 test: $(STAMP)
 	@$(BIN)/python -m pytest -q
+
+twin-clients: $(STAMP)  # published clients, each in an environment of its own, trade a day at the embedded exchange
+	@$(BIN)/python tests/twin/run.py $(CLIENTS)
 
 contract-report: $(STAMP)  # every operation and field of the REST contract: what the embedded exchange produced
 	@$(BIN)/python -m pytest -q -s tests/exchange/embedded/server/test_contract_coverage.py

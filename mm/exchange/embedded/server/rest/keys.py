@@ -37,7 +37,7 @@ def upgrade(call: Call) -> Response:
     if not any(call.core.orders(account, limit=1).items for account in call.accounts(None)):
         raise ApiError(403, "forbidden", details="no API order among the last 100")
     call.service.budget(call.user_id).grant("advanced")
-    return Response(status=201)
+    return Response.json(201, {})
 
 
 def volume_progress(call: Call) -> Response:

@@ -71,7 +71,7 @@ def subaccount_netting(call: Call) -> Response:
 
 
 def set_netting(call: Call) -> Response:
-    """`PUT /portfolio/subaccounts/netting`: 200 without a body."""
+    """`PUT /portfolio/subaccounts/netting`: 200. The contract names no body; a published client reads JSON."""
     body = call.body("UpdateSubaccountNettingRequest")
     number = body.integer("subaccount_number", lowest=0, highest=MAX_SUBACCOUNT)
     if number is None or "enabled" not in body.values:
@@ -79,7 +79,7 @@ def set_netting(call: Call) -> Response:
     account, is_netting = call.account(number), body.flag("enabled")
     call.pay_write()
     call.core.set_netting(call.now, account, is_netting=is_netting)
-    return Response(status=200)
+    return call.ok({})
 
 
 def transfer(call: Call) -> Response:
