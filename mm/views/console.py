@@ -17,6 +17,7 @@ from rich import box
 from rich.console import Console as RichConsole
 from rich.console import Group, RenderableType
 from rich.live import Live
+from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
@@ -205,7 +206,9 @@ def _heading(snapshot: Snapshot) -> Text:
         if budget is not None:
             line.append(f" · {_budget(name, budget)}", style="yellow" if budget.share < 0.2 else "")
     if snapshot.web_url:
-        line.append(f" · {snapshot.web_url}", style="dim")
+        # The token would not fit: it is behind the text, for terminals that open links, and was printed at the start.
+        line.append(" · ")
+        line.append(snapshot.web_url.partition("#")[0], style=Style(dim=True, link=snapshot.web_url))
     return line
 
 

@@ -270,3 +270,14 @@ def test_real_money_is_marked():
 
     assert is_red(environment="prod")
     assert not is_red(environment="prod", is_paper=True)
+
+
+def test_the_dashboards_address_is_short_on_the_screen_and_whole_behind_it():
+    """The heading has room for the address, not for its token; a terminal that opens links gets both."""
+    shot = snapshot([market(1)], web_url="http://127.0.0.1:8750/#a-token-of-24-characters")
+    heading = screen(shot)[0]
+    drawn = RichConsole(file=io.StringIO(), force_terminal=True, width=120, height=30)
+    drawn.print(render(shot, 30))
+
+    assert heading.rstrip().endswith("http://127.0.0.1:8750/")
+    assert "#a-token-of-24-characters" in drawn.file.getvalue()
