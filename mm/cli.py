@@ -1,5 +1,6 @@
 """Parse, choose, exit code. Heavy modules are imported by the command that needs them."""
 
+import datetime as dt
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -304,3 +305,82 @@ def simulate(
     return run_simulation(
         seeds=seeds, full=full, jobs=jobs, minutes=minutes, trace=trace, json=json, twice=twice
     )
+
+
+@app.command
+def report(
+    *,
+    since: dt.date | None = None,
+    until: dt.date | None = None,
+    account: str | None = None,
+    csv: Path | None = None,
+    json: Path | None = None,
+    ledger: Path | None = None,
+) -> int:
+    """Print the result per market, game and day: realized, settlement, fees, net, unrealized.
+
+    Args:
+        since: First day (US Eastern).
+        until: Last day.
+        account: Which one, or a part of its name; without it the one that traded last.
+        csv: Write the tables and the three logs (fills, realizations, triggers) into this folder.
+        json: Write the report to this file.
+        ledger: Read this file, an archive for instance, instead of the data folder's.
+    """
+    from mm.session.books import LEDGER_NAME, print_report
+    from mm.settings import load_settings
+    from mm.views.report import Span
+
+    if since is not None and until is not None and since > until:
+        raise ConfigError([f"--since {since}: is after --until {until}"])
+    path = load_settings().data_dir / LEDGER_NAME if ledger is None else ledger
+    return print_report(
+        path, account=account, span=Span(since=since, until=until), csv_folder=csv, json_file=json
+    )
+
+
+ledger_app = App(name="ledger", help="Look after the ledger: verify, archive, rebuild.")
+app.command(ledger_app)
+
+
+@ledger_app.command
+def verify(*, ledger: Path | None = None, head: str | None = None) -> int:
+    """Check every row's seal and the chain over the money rows; exit code 1 when anything is not as it was written.
+
+    Args:
+        ledger: This file instead of the data folder's.
+        head: A head of the chain from an earlier run's log: must be in the chain.
+    """
+    from mm.session.books import LEDGER_NAME
+    from mm.session.books import verify as check
+    from mm.settings import load_settings
+
+    return check(load_settings().data_dir / LEDGER_NAME if ledger is None else ledger, head)
+
+
+@ledger_app.command
+def archive(*, days: int = 7) -> int:
+    """Move markets settled long ago to an archive and drop done orders, as a start does when the file is large.
+
+    Args:
+        days: How long ago they must have been settled.
+    """
+    import trio
+
+    from mm.session.books import archive as archive_now
+    from mm.settings import load_settings
+
+    if days < 1:
+        raise ConfigError([f"--days {days}: at least 1, as late fills may come"])
+    return trio.run(archive_now, load_settings(), days)
+
+
+@ledger_app.command
+def rebuild() -> int:
+    """Move the ledger away and read the account's fills and settlements anew from the exchange."""
+    import trio
+
+    from mm.session.books import rebuild as rebuild_now
+    from mm.settings import load_settings
+
+    return trio.run(rebuild_now, load_settings())

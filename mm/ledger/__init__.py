@@ -14,6 +14,7 @@ from mm.ledger.rows import (
     SessionRow,
     SettlementRow,
     Totals,
+    TriggerRow,
 )
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "SessionRow",
     "SettlementRow",
     "Totals",
+    "TriggerRow",
     "lock_data_folder",
     "open_ledger",
 ]

@@ -52,6 +52,7 @@ SEALED: Final[dict[str, tuple[str, ...]]] = {
     "alerts": ("account", "alert_id", "raised_at", "kind", "text", "delivered_at"),
     "days": ("account", "day", "start_pnl", "at"),
     "balances": ("id", "account", "at", "session", "balance", "expected", "unexplained"),
+    "triggers": ("id", "account", "at", "session", "ticker", "reason", "net", "mark"),
     "archived": (
         *("account", "ticker", "value", "settled_at", "fills", "bought", "sold", "cash", "fees", "result"),
         *("first_at", "last_at", "archive"),
@@ -119,6 +120,8 @@ def seal_all(connection: sqlite3.Connection) -> None:
     """Seal and chain rows that were written before there were seals."""
     for table in SEALED:
         connection.execute(f"UPDATE {table} SET seal = {_seal_of(table, '')} WHERE seal IS NULL")
+    if head(connection).seq:
+        return
     for table in MONEY:
         _chain_table(connection, table)
 

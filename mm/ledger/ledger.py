@@ -19,7 +19,7 @@ import trio
 
 from mm.domain.errors import LedgerError, MMError
 from mm.domain.fill import Fill
-from mm.domain.numbers import Micros, Money
+from mm.domain.numbers import Count, Micros, Money, Price
 from mm.domain.order import ClientOrderId, GroupId, MarketTicker, Order, OrderId
 from mm.ledger import integrity, queries, statements
 from mm.ledger.archive import ARCHIVE_ABOVE, KEEP_SETTLED, Archived, archive
@@ -211,6 +211,14 @@ class Ledger:
     def record_day_start(self, day: dt.date, pnl: Money) -> None:
         """The marked result, from the beginning of the ledger, with which a day began; the first one counts."""
         self._put(statements.day_start(self.account, day, pnl, now=self._clock()))
+
+    def record_trigger(
+        self, ticker: MarketTicker | None, reason: str, net: Count, mark: Price | None
+    ) -> None:
+        """A risk rule acted in a market (None: in all of them)."""
+        self._put(
+            statements.trigger(self.account, self.session, ticker or "", reason, net, mark, now=self._clock())
+        )
 
     def record_balance(self, *, balance: Money, expected: Money, unexplained: Money) -> None:
         """A comparison of cash: what the venue told, what we expected, and what was paid in by that."""

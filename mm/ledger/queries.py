@@ -8,6 +8,7 @@ from typing import Final
 from mm.domain.fill import Fill, Liquidity, TradeId
 from mm.domain.numbers import Count, Micros, Money, Price
 from mm.domain.order import ClientOrderId, GroupId, MarketTicker, OrderId, OrderState, Side
+from mm.ledger.integrity import SEALED
 from mm.ledger.rows import (
     AlertRow,
     ArchivedRow,
@@ -20,6 +21,7 @@ from mm.ledger.rows import (
     SessionRow,
     SettlementRow,
     Totals,
+    TriggerRow,
 )
 
 FillPosition = tuple[Micros, TradeId, OrderId]
@@ -30,6 +32,10 @@ _PLACEHOLDERS: Final = 500
 
 _FILL: Final = (
     "SELECT order_id, trade_id, ticker, side, price, count, fee, liquidity, ts, client_order_id FROM fills"
+)
+_FILL_ROW: Final = (
+    "SELECT order_id, trade_id, ticker, side, price, count, fee, liquidity, ts, client_order_id,"
+    " kind, session, recorded_at FROM fills"
 )
 _ORDER: Final = (
     "SELECT client_order_id, ticker, side, price, count, state, kind, order_id, group_id, exchange_index,"
@@ -57,6 +63,14 @@ def open_markets(connection: sqlite3.Connection, account: str) -> list[MarketTic
         "SELECT DISTINCT ticker FROM fills f WHERE account = ? AND NOT EXISTS"
         " (SELECT 1 FROM settlements s WHERE s.account = f.account AND s.ticker = f.ticker) ORDER BY ticker",
         (account,),
+    )
+    return [MarketTicker(row[0]) for row in rows]
+
+
+def traded_markets(connection: sqlite3.Connection, account: str) -> list[MarketTicker]:
+    """Markets with fills."""
+    rows = connection.execute(
+        "SELECT DISTINCT ticker FROM fills WHERE account = ? ORDER BY ticker", (account,)
     )
     return [MarketTicker(row[0]) for row in rows]
 
@@ -123,6 +137,25 @@ def last_unexplained(connection: sqlite3.Connection, account: str) -> Money | No
     return None if row is None else Money(row[0])
 
 
+def triggers(connection: sqlite3.Connection, account: str) -> list[TriggerRow]:
+    """What risk rules did, oldest first."""
+    rows = connection.execute(
+        "SELECT at, session, ticker, reason, net, mark FROM triggers WHERE account = ? ORDER BY at, id",
+        (account,),
+    )
+    return [
+        TriggerRow(
+            at=Micros(at),
+            session=session,
+            ticker=MarketTicker(ticker),
+            reason=reason,
+            net=Count(net),
+            mark=None if mark is None else Price(mark),
+        )
+        for at, session, ticker, reason, net, mark in rows
+    ]
+
+
 def archived_among(
     connection: sqlite3.Connection, account: str, tickers: Collection[MarketTicker]
 ) -> set[MarketTicker]:
@@ -178,11 +211,10 @@ def fill_rows(
     connection: sqlite3.Connection, account: str, *, ticker: MarketTicker | None, since: Micros
 ) -> Iterator[FillRow]:
     """Fills since a time, in order of time, one by one."""
+    one_market = "" if ticker is None else " AND ticker = ?"
     cursor = connection.execute(
-        "SELECT order_id, trade_id, ticker, side, price, count, fee, liquidity, ts, client_order_id,"
-        " kind, session, recorded_at FROM fills WHERE account = ? AND ts >= ? AND (? IS NULL OR ticker = ?)"
-        " ORDER BY ts, trade_id, order_id",
-        (account, since, ticker, ticker),
+        f"{_FILL_ROW} WHERE account = ? AND ts >= ?{one_market}{_IN_ORDER}",
+        (account, since) if ticker is None else (account, since, ticker),
     )
     for row in cursor:
         yield FillRow(
@@ -332,6 +364,14 @@ def undelivered_alerts(connection: sqlite3.Connection, account: str) -> list[Ale
         (account,),
     )
     return [AlertRow(alert_id=a, raised_at=Micros(r), kind=k, text=t) for a, r, k, t in rows]
+
+
+def count(connection: sqlite3.Connection, table: str) -> int:
+    """Rows of a table. Raises `ValueError` for a name that is none of the ledger's."""
+    if table not in SEALED:
+        raise ValueError(f"no such table: {table}")
+    rows: int = connection.execute(f"SELECT COUNT(*) FROM {table}").fetchone()[0]  # noqa: S608 - checked above
+    return rows
 
 
 def accounts(connection: sqlite3.Connection) -> list[str]:

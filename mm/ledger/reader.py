@@ -17,7 +17,16 @@ from mm.domain.fill import Fill
 from mm.domain.numbers import Micros
 from mm.domain.order import MarketTicker
 from mm.ledger import integrity, queries
-from mm.ledger.rows import ArchivedRow, FillRow, GroupRow, PositionRow, SessionRow, SettlementRow, Totals
+from mm.ledger.rows import (
+    ArchivedRow,
+    FillRow,
+    GroupRow,
+    PositionRow,
+    SessionRow,
+    SettlementRow,
+    Totals,
+    TriggerRow,
+)
 from mm.ledger.schema import APPLICATION_ID, VERSION
 from mm.ledger.store import BUSY_TIMEOUT_S, CHECK_WHOLE_BYTES, damaged, told
 
@@ -76,6 +85,11 @@ class LedgerReader:
         with told(self.path):
             return queries.fills_of(self._connection, account, ticker)
 
+    def traded_markets(self, account: str) -> list[MarketTicker]:
+        """Every market with fills here, settled or not, sorted."""
+        with told(self.path):
+            return queries.traded_markets(self._connection, account)
+
     def positions(self, account: str) -> dict[MarketTicker, PositionRow]:
         """Sums of the fills of unsettled markets."""
         with told(self.path):
@@ -92,6 +106,28 @@ class LedgerReader:
         """Settled markets whose fills are in an archive."""
         with told(self.path):
             return queries.archived(self._connection, account)
+
+    def triggers(self, account: str) -> list[TriggerRow]:
+        """What risk rules did, oldest first."""
+        with told(self.path):
+            return queries.triggers(self._connection, account)
+
+    def problems(self) -> list[str]:
+        """Everything that is wrong with the file, in words: structure, every seal, the whole chain."""
+        integrity.prepare(self._connection)
+        with told(self.path):
+            return integrity.problems(self._connection)
+
+    def count(self, table: str) -> int:
+        """Rows of one of the sealed tables, all accounts."""
+        with told(self.path):
+            return queries.count(self._connection, table)
+
+    def chain(self) -> Iterator[integrity.Head]:
+        """Every state that the chain has been in since its beginning here."""
+        with told(self.path):
+            for seq, digest in self._connection.execute("SELECT seq, digest FROM chain ORDER BY seq"):
+                yield integrity.Head(seq, digest)
 
     def chain_head(self) -> integrity.Head:
         """The newest entry of the chain over the money rows."""

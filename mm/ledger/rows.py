@@ -106,6 +106,19 @@ class ArchivedRow:
 
 
 @attrs.frozen(kw_only=True)
+class TriggerRow:
+    """A risk rule that acted."""
+
+    at: Micros
+    session: str
+    ticker: MarketTicker
+    """Empty: all markets."""
+    reason: str
+    net: Count
+    mark: Price | None
+
+
+@attrs.frozen(kw_only=True)
 class SessionRow:
     """One run of the bot. `ended_at` None: it runs, or it died without a word."""
 

@@ -151,7 +151,25 @@ _V2: Final = (
     """,
 )
 
-MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (_V1, _V2)
+_V3: Final = (
+    # What the risk rules did, for reports.
+    """
+    CREATE TABLE triggers (
+        id INTEGER PRIMARY KEY,
+        account TEXT NOT NULL,
+        at INTEGER NOT NULL,
+        session TEXT NOT NULL,
+        ticker TEXT NOT NULL,
+        reason TEXT NOT NULL,
+        net INTEGER NOT NULL,
+        mark INTEGER,
+        seal INTEGER,
+        UNIQUE (account, at, ticker, reason)
+    )
+    """,
+)
+
+MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (_V1, _V2, _V3)
 """MIGRATIONS[n] takes a file from version n to n + 1, in one transaction with the new version number. Only ever
 appended to: what was released is not edited."""
 

@@ -7,7 +7,7 @@ again.
 import datetime as dt
 from typing import Final
 
-from mm.domain.numbers import Micros, Money
+from mm.domain.numbers import Count, Micros, Money, Price
 from mm.domain.order import GroupId, Order, OrderId
 from mm.ledger.rows import AlertRow, FillKind, OrderKind, SettlementRow
 
@@ -158,6 +158,17 @@ def balance(
         "INSERT INTO balances (account, at, session, balance, expected, unexplained) SELECT ?, ?, ?, ?, ?, ?"
         " WHERE NOT EXISTS (SELECT 1 FROM balances WHERE account = ? AND at = ?)",
         (account, now, session, balance, expected, unexplained, account, now),
+    )
+
+
+def trigger(
+    account: str, session: str, ticker: str, reason: str, net: Count, mark: Price | None, *, now: Micros
+) -> Statement:
+    """A risk rule acted; written twice it is once."""
+    return (
+        "INSERT INTO triggers (account, at, session, ticker, reason, net, mark) VALUES (?, ?, ?, ?, ?, ?, ?)"
+        " ON CONFLICT (account, at, ticker, reason) DO NOTHING",
+        (account, now, session, ticker, reason, net, mark),
     )
 
 

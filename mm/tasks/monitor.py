@@ -28,8 +28,14 @@ VALUED_WITHIN_S: Final = 30.0
 what was paid for it."""
 
 
-class DayBook(Protocol):
-    """Where the result with which a day began is kept, so that a restart does not forget a loss. The ledger is one."""
+class RiskBook(Protocol):
+    """Where it is kept with which result a day began, so that a restart does not forget a loss, and what risk rules
+    did. The ledger is one."""
+
+    def record_trigger(
+        self, ticker: MarketTicker | None, reason: str, net: Count, mark: Price | None
+    ) -> None:
+        """A rule acted in a market, or in all of them."""
 
     def record_day_start(self, day: dt.date, pnl: Money) -> None:
         """The first one of a day counts."""
@@ -51,7 +57,7 @@ class Monitor:
     """Ask the exchange whether positions agree: the last word after a flatten."""
     on_trigger: Callable[[MarketTicker, FlattenReason, Count, Price | None], None] = lambda t, r, n, m: None
     on_portfolio: Callable[[PortfolioVerdict], None] = lambda verdict: None
-    days: DayBook | None = None
+    days: RiskBook | None = None
     _is_valued: bool = False
     _started_at: float = 0.0
     mae: PortfolioMae = attrs.field(init=False)
@@ -81,6 +87,8 @@ class Monitor:
         for ticker, maker in self.floor.makers.items():
             for reason, net, mark in maker.take_triggers():
                 log.warning("flatten", market=ticker, reason=reason.value, net=net, mark=mark)
+                if self.days is not None:
+                    self.days.record_trigger(ticker, reason.value, net, mark)
                 self.on_trigger(ticker, reason, net, mark)
 
     async def _load_day(self) -> None:
@@ -107,9 +115,12 @@ class Monitor:
             return
         pnl, day = self.floor.marked_pnl(), eastern_date(now)
         is_new = day != self.daily_loss.day
+        was_hit = self.daily_loss.is_hit and not is_new
         is_hit = self.daily_loss.observe(pnl, day)
         if is_new and self.days is not None:
             self.days.record_day_start(day, self.daily_loss.start)
+        if is_hit and not was_hit and self.days is not None:
+            self.days.record_trigger(None, "daily_loss", Count(0), None)
         if is_hit:
             loss = Money(self.daily_loss.start - pnl)
             self.stop(f"daily loss limit: {format_money(loss)} dollars lost today")
