@@ -163,6 +163,7 @@ class Promise:
                 await self.reconciler.read_settlements()
                 if await self.reconciler.compare_positions():
                     await self.reconciler.check_cash()
+                    await self.reconciler.log_head()
                     return
             except ExchangeError as exc:
                 log.warning("final comparison failed", error=str(exc))

@@ -376,6 +376,10 @@ class Reconciler:
             self.listeners.on_problem("cash", exc)
             return None
 
+    async def log_head(self) -> None:
+        """Leave the head of the chain over the money rows in the log, where a change of the ledger does not reach."""
+        log.info("books closed", chain_head=str(await self.ledger.chain_head()))
+
     async def _repair(self, ticker: MarketTicker, since: Micros | None) -> None:
         """Read the exchange's fills anew, from a time on or all of them: what is missing will be there."""
         start = Micros(max(since - OVERLAP, 0)) if since is not None else None

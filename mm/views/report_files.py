@@ -17,37 +17,33 @@ from mm.views.report import Figures, Realization, Report, Span
 _COLUMNS: Final = ("fills", "contracts", "realized", "settlement", "fees", "net", "unrealized", "position")
 
 
-FILL_COLUMNS: Final = tuple(
-    [
-        "time",
-        "market",
-        "side",
-        "price",
-        "contracts",
-        "fee",
-        "liquidity",
-        "kind",
-        "order_id",
-        "trade_id",
-        "client_order_id",
-        "session",
-    ]
+FILL_COLUMNS: Final = (
+    "time",
+    "market",
+    "side",
+    "price",
+    "contracts",
+    "fee",
+    "liquidity",
+    "kind",
+    "order_id",
+    "trade_id",
+    "client_order_id",
+    "session",
 )
-REALIZATION_COLUMNS: Final = tuple(
-    [
-        "time",
-        "market",
-        "position",
-        "contracts",
-        "entry_price",
-        "exit_price",
-        "entry_time",
-        "held_seconds",
-        "gross",
-        "fees",
-        "net",
-        "how",
-    ]
+REALIZATION_COLUMNS: Final = (
+    "time",
+    "market",
+    "position",
+    "contracts",
+    "entry_price",
+    "exit_price",
+    "entry_time",
+    "held_seconds",
+    "gross",
+    "fees",
+    "net",
+    "how",
 )
 TRIGGER_COLUMNS: Final = ("time", "market", "reason", "position", "mark", "session")
 

@@ -1,0 +1,49 @@
+"""A damaged ledger: refused at the start with the way out, and the way out leads out. On loopback."""
+
+import pytest
+
+from bot_rig import Rig, is_quoting
+from mm.domain.errors import ConfigError
+from mm.exchange.paging import read_all
+from mm.ledger.reader import open_reader
+from mm.session.books import rebuild
+from mm.session.summary import ExitCode
+
+pytestmark = pytest.mark.real
+
+
+async def test_a_damaged_ledger_is_rebuilt_from_the_exchange(
+    rig: Rig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The bot does not trade on it; after the rebuild fills and positions are the exchange's, and it trades again."""
+    await rig.run_bot(until=lambda t: t.floor.positions.fills >= 4)
+    path = rig.data_dir / "ledger.sqlite3"
+    async with rig.client() as exchange:
+        truth = {f.key: f for f in await read_all(lambda c: exchange.fills_page(cursor=c), what="fills")}
+    content = path.read_bytes()
+    trade_id = next(iter(truth))[1].encode()
+    assert trade_id in content
+    path.write_bytes(content.replace(trade_id, trade_id[::-1]))
+
+    refused = await rig.run_bot()
+    assert refused.exit_code is ExitCode.FAILED
+    assert "mm ledger rebuild" in refused.reason
+    assert refused.orders_placed == 0
+
+    assert await rebuild(rig.settings()) == 0
+    said = capsys.readouterr().out
+    assert "damaged" in said
+    assert "positions equal" in said
+    with open_reader(path) as reader:
+        (account,) = reader.accounts()
+        assert {row.fill.key: row.fill for row in reader.fills(account)} == truth
+    assert len(list(rig.data_dir.glob("ledger-damaged-*.sqlite3"))) == 1
+
+    again = await rig.run_bot(until=is_quoting)
+    assert (again.exit_code, again.positions_match) == (ExitCode.CLEAN, True)
+
+
+async def test_there_is_nothing_to_rebuild_from_in_simulation(rig: Rig) -> None:
+    """Each start of the embedded exchange is a new account: said, and nothing is moved."""
+    with pytest.raises(ConfigError, match="no history"):
+        await rebuild(rig.settings(KALSHI_ENV="sim", KALSHI_REST_URL="", KALSHI_WS_URL=""))
