@@ -170,6 +170,7 @@ class Trading:
             await nursery.start(self._kill_switch().run)
             await nursery.start(self.reconciler.book_fills, receive)
             await nursery.start(self.reconciler.run)
+            nursery.start_soon(self.puller.watch_reads)
             self.realized_before = self.floor.positions.realized()
             tools = self._tools()
             discovery = Discovery(

@@ -4,7 +4,7 @@ The groups take the quotes off in one call a shard; then fills and orders are ca
 """
 
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NoReturn
 
 import attrs
 import structlog
@@ -23,11 +23,14 @@ log = structlog.get_logger(__name__)
 GROUP_BRAKE_S: Final = 5.0
 """No new quotes for so long after a group was triggered, not by us."""
 CATCH_UP_RETRY_S: Final = 0.5
+BLIND_S: Final = 10.0
+"""Fills that could not be read for so long may have been missed on the socket too: nothing may rest on old books."""
+LOOK_S: Final = 0.5
 
 
 @attrs.define(eq=False, kw_only=True)
 class Puller:
-    """Pulls everything, and lets quoting begin again when it may. `run` and `run_brake` are its tasks."""
+    """Pulls everything, and lets quoting begin again when it may. `run`, `run_brake`, `watch_reads` are its tasks."""
 
     fence: Fence
     desk: OrderDesk
@@ -37,6 +40,8 @@ class Puller:
     on_problem: Callable[[str, ExchangeError], None] = lambda what, exc: None
     _wanted: trio.Event = attrs.field(factory=trio.Event)
     _reason: str = ""
+    _is_at_it: bool = False
+    """From the wish to pull until quoting may begin again."""
     _brake_wanted: trio.Event = attrs.field(factory=trio.Event)
 
     def feed_down(self, why: str) -> None:
@@ -49,7 +54,7 @@ class Puller:
 
     def pull(self, reason: str) -> None:
         """Take everything off, soon: quoters stand still until it is done."""
-        self._reason = reason
+        self._reason, self._is_at_it = reason, True
         self.floor.is_fencing = True
         self._wanted.set()
 
@@ -88,6 +93,18 @@ class Puller:
             self.alerts.error("feed", f"quotes pulled, {self._reason}")
             await self._catch_up()
             self.floor.lift_all("recovery")
+            self._is_at_it = self._wanted.is_set()
+
+    async def watch_reads(self) -> NoReturn:
+        """Pull when the exchange lets no fills be read: REST is down for us, our clock or our budget is off."""
+        seen, since = self.reconciler.passes, trio.current_time()
+        while True:
+            await trio.sleep(LOOK_S)
+            now = trio.current_time()
+            if self.reconciler.passes != seen:
+                seen, since = self.reconciler.passes, now
+            elif now - since > BLIND_S and not self._is_at_it:
+                self.pull(f"fills could not be read for {now - since:.0f} s")
 
     async def run_brake(self) -> None:
         """So many fills in so little time deserve a breath before the next epoch begins. Never returns."""

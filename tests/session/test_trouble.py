@@ -1,17 +1,21 @@
 """What the world does to a running bot: cut sockets, lost answers, pauses, foreign orders, restarts. On loopback."""
 
+import itertools
+from contextlib import suppress
 from pathlib import Path
 
+import attrs
 import pytest
 import trio
 
 from bot_rig import Rig, eventually, is_quoting
 from mm.domain.errors import ConfigError, LedgerError
 from mm.domain.order import MarketTicker, Side, TimeInForce
-from mm.exchange.port import NewOrder
+from mm.exchange.port import ExchangeError, NewOrder, OrderRef
 from mm.ledger.store import Store
 from mm.session.summary import ExitCode
 from mm.session.trading import Trading
+from mm.tasks import pull
 
 pytestmark = pytest.mark.real
 
@@ -239,3 +243,63 @@ async def test_the_kill_switch_holds_from_the_start(rig: Rig) -> None:
     summary = await rig.run_bot(script=script)
 
     assert (summary.exit_code, summary.orders_placed) == (ExitCode.CLEAN, 0)
+
+
+@pytest.mark.parametrize("fault", [{"kind": "error", "code": 503}, {"kind": "throttle"}, {"kind": "drop"}])
+async def test_fills_that_cannot_be_read_pull_the_quotes(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, fault: dict[str, object]
+) -> None:
+    """REST fails for reads of fills while the socket is fine: quotes are pulled, and come back after a clean pass."""
+    monkeypatch.setattr(pull, "BLIND_S", 1.0)
+
+    async def script(trading: Trading) -> None:
+        await eventually(lambda: is_quoting(trading), "quoting")
+        old = set(trading.fence.groups.values())
+        await rig.control("faults", match="GET /portfolio/fills", **fault)
+        await eventually(lambda: old <= trading.fence.triggered, "pulled", 10.0)
+        await eventually(lambda: not trading.desk.live, "nothing live", 2.0)
+        await trio.sleep(1.5)
+        assert await rig.resting() == []
+        await rig.calm()
+        await eventually(lambda: is_quoting(trading), "quoting again", 10.0)
+
+    summary = await rig.run_bot(script=script)
+
+    assert (summary.exit_code, summary.positions_match) == (ExitCode.CLEAN, True)
+
+
+async def test_the_exit_stays_within_ten_seconds_while_others_eat_the_budget(rig: Rig) -> None:
+    """Another program of the account spends 70% of the write tokens: still proven, still in time, its orders untouched."""
+
+    async def hog(trading: Trading) -> None:
+        write, cost = trading.limits.write, trading.limits.default_cost
+        order = foreign_order(trading, "hog")
+        async with rig.client() as exchange:
+            for number in itertools.count():
+                with suppress(ExchangeError):
+                    ack = await exchange.place(attrs.evolve(order, client_order_id=f"hog-{number}"))
+                    await exchange.cancel(
+                        OrderRef(
+                            order_id=ack.order_id, ticker=order.ticker, exchange_index=order.exchange_index
+                        )
+                    )
+                await trio.sleep(2 * cost / (0.7 * write.refill_per_s))
+
+    async def script(trading: Trading) -> None:
+        await eventually(lambda: is_quoting(trading), "quoting")
+        await trading.exchange.place(foreign_order(trading, "somebody-else-1"))
+        beside.start_soon(hog, trading)
+        await trio.sleep(1.0)
+        asked.append(trio.current_time())
+
+    asked: list[float] = []
+    async with trio.open_nursery() as beside:
+        summary = await rig.run_bot(script=script)
+        took = trio.current_time() - asked[0]
+        beside.cancel_scope.cancel()
+
+    assert summary.exit_code is ExitCode.CLEAN
+    assert took < 10.0
+    left = {str(order.client_order_id) for order in await rig.resting()}
+    assert "somebody-else-1" in left
+    assert not any(name.startswith("mm-") for name in left)

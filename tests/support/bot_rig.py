@@ -98,6 +98,12 @@ class Rig:
             response.raise_for_status()
             return response.json() if response.content else {}  # type: ignore[no-any-return]
 
+    async def calm(self) -> None:
+        """No faults any more."""
+        base = self.ready.rest_url.removesuffix("/trade-api/v2")
+        async with httpx.AsyncClient() as client:
+            (await client.delete(f"{base}/control/faults")).raise_for_status()
+
     async def positions(self) -> dict[str, Count]:
         """Positions on the account, by the exchange's own word."""
         async with self.client() as exchange:
