@@ -88,6 +88,7 @@ class Viewer:
             is_all_paused=bool(trading.is_paused_by_operator),
             stopping=trading.why_stopping(),
             alerts=tuple(alert.text for alert in alerts[-SHOWN_ALERTS:]),
+            quoting_off=self._quoting_off(),
             notice=self._notice(),
             web_url=self.web_url,
         )
@@ -185,6 +186,18 @@ class Viewer:
                 market=widest.ticker if widest is not None and widest.worst else None,
             ),
         ]
+        inventories = {m.ticker: trading.floor.inventory(m.ticker) for m in markets if m.position}
+        at_risk = {t: max(i.at_risk(Side.BID), i.at_risk(Side.ASK)) for t, i in inventories.items()}
+        dearest = max(at_risk, key=lambda t: at_risk[t], default=None)
+        found.append(
+            LimitView(
+                name="MAX_INVENTORY_VALUE",
+                used=at_risk[dearest] / DOLLAR_MONEY if dearest is not None else 0.0,
+                limit=parameters.max_inventory_value / DOLLAR_MONEY,
+                unit="dollars",
+                market=dearest,
+            )
+        )
         if parameters.portfolio_mae_limit:
             found.append(
                 LimitView(
@@ -222,14 +235,15 @@ class Viewer:
             inventory(m.ticker).mae_value(m.mark) for m in markets if m.position and m.mark is not None
         )
 
-    def _notice(self) -> str:
+    def _quoting_off(self) -> str:
         trading = self.trading
-        off = trading.is_unguarded or trading.is_new_quoting_off or trading.is_paused_by_operator
-        if off or trading.floor.portfolio_hold:
-            return f"no new quotes: {off or trading.floor.portfolio_hold}"
-        if trading.floor.makers:
-            return ""
-        return "no markets to quote now; looking again every few seconds"
+        by_hand = trading.is_new_quoting_off or trading.is_paused_by_operator
+        return trading.is_unguarded or by_hand or trading.floor.portfolio_hold
+
+    def _notice(self) -> str:
+        if why := self._quoting_off():
+            return f"no new quotes: {why}"
+        return "" if self.trading.floor.makers else "no markets to quote now; looking again every few seconds"
 
 
 def _mark(maker: MarketMaker) -> Price | None:

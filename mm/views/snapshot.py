@@ -214,6 +214,8 @@ class Snapshot:
     """Why the bot is ending; empty while it is not."""
     alerts: tuple[str, ...] = ()
     """The latest ones, newest last."""
+    quoting_off: str = ""
+    """Why nothing new is quoted anywhere; empty when it is allowed."""
     notice: str = ""
     """What the user should know now: no games until .., quoting switched off because .."""
     web_url: str = ""

@@ -132,3 +132,16 @@ def test_dashboard_panels_do_not_overlap() -> None:
         assert not cells & taken, panel["title"]
         taken |= cells
     assert len({p["id"] for p in board["panels"]}) == len(board["panels"])
+
+
+def test_every_series_is_documented_and_every_documented_one_exists() -> None:
+    """The page's table and the code cannot part."""
+    page = (CONFIG.parent / "docs" / "dashboard.md").read_text().partition("## Metrics")[2]
+    told = {name for name in re.findall(r"`(mm_[a-z_]+)", page) if not name.startswith("mm_process_")}
+    exported = {
+        re.sub(r"_(bucket|count|sum)$", "", sample.partition("{")[0])
+        for sample in samples(Metrics())
+        if not sample.startswith("mm_process_")
+    }
+
+    assert told == exported

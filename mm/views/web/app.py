@@ -31,6 +31,8 @@ TYPES: Final = {
     ".txt": "text/plain; charset=utf-8",
 }
 JSON: Final = "application/json"
+TOLD_REFUSALS: Final = 20
+"""So many are logged one by one, then every hundredth: a stubborn client must not fill the log."""
 _NO_STORE: Final = ("cache-control", "no-store")
 
 
@@ -167,7 +169,14 @@ class WebApp:
     def _refuse(self, request: Request, status: int, why: str) -> Response:
         self.refused += 1
         self.metrics.refused_requests = self.refused
-        log.warning("web request refused", method=request.method, path=request.path[:80], why=why)
+        if self.refused <= TOLD_REFUSALS or self.refused % 100 == 0:
+            log.warning(
+                "web request refused",
+                method=request.method,
+                path=request.path[:80],
+                why=why,
+                so_far=self.refused,
+            )
         return problem(status, why)
 
 

@@ -82,7 +82,7 @@ def _about(snapshot: Snapshot) -> Iterator[Metric]:
     yield _gauge(
         "mm_quoting_off",
         "1 while nothing new is quoted anywhere.",
-        int(snapshot.notice.startswith("no new quotes")),
+        int(bool(snapshot.quoting_off)),
     )
 
 
