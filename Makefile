@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: simulate setup run paper test check contract-report twin-clients crash-test guarantee cancel-everywhere fmt exchange lock clean
+.PHONY: simulate simulate-mutants setup run paper test check contract-report twin-clients crash-test guarantee cancel-everywhere fmt exchange lock clean
 
 setup: $(STAMP)
 
@@ -71,3 +71,6 @@ bench-idle: $(STAMP)  # CPU and RSS of the bot over ten minutes, 16 games at spe
 simulate: $(STAMP)  # 1,000 short seeds, 50 of them twice, and 50 full ones
 	@$(BIN)/mm simulate --seeds 1-1000 --twice 50
 	@$(BIN)/mm simulate --seeds 1-50 --full
+
+simulate-mutants: $(STAMP)  # known bugs, planted one by one: each must be caught
+	@$(BIN)/python -m mm.simulation.mutants

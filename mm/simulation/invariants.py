@@ -20,6 +20,8 @@ from mm.session.trading import Trading
 FOREIGN: Final = "hand-"
 """Orders on the bot's account that are not the bot's."""
 _NOT_OURS: Final = frozenset({Reason.CLOSE_CANCEL, Reason.HALT_CANCEL, Reason.EXPIRY_CANCEL, Reason.TRADE})
+BOOK_WRONG_S: Final = 8.0
+"""Longer than any silence that the feed bears: a book that differs at every look for so long is wrong."""
 TECHNICAL: Final = ("feed", "drift", "unavailable", "refused", "paused", "switch")
 """Holds that must be over once nothing is wrong any more."""
 
@@ -52,6 +54,7 @@ class Watch:
     """Told of each fresh quote of the bot: the hunter listens."""
     _server: ExchangeServer | None = None
     _seen: set[str] = attrs.field(factory=set)
+    _differs_since: dict[MarketTicker, float] = attrs.field(factory=dict)
     _by_hand: int = 0
     """Contracts that the account's other orders filled: nobody's limits kept them."""
 
@@ -97,7 +100,7 @@ class Watch:
         if not name.startswith(self.prefix):
             self._by_hand += fill.count
         order = next((o for o in reversed(self.user.orders) if o.order_id == fill.order_id), None)
-        if order is not None and order.post_only and fill.is_taker:
+        if order is not None and order.time_in_force is TimeInForce.GTC and fill.is_taker:
             self.fail("post-only took", f"{name} {fill.ticker}")
 
     def _order(self, order: OrderRecord) -> None:
@@ -176,6 +179,21 @@ class Watch:
             if counted != exposure:
                 self.fail("stale exposure", f"{ticker}: counted {counted}, is {exposure}")
 
+    def look_at_books(self, trading: Trading) -> None:
+        """A book that is called whole is the exchange's now and then, however fast both move."""
+        now = trio.current_time()
+        watched = trading.floor.makers if trading.floor.is_feed_up else {}
+        wrong = set(self.books_differ(trading)) if watched else set()
+        self._differs_since = {t: self._differs_since.get(t, now) for t in watched if t in wrong}
+        for ticker, since in self._differs_since.items():
+            if now - since > BOOK_WRONG_S:
+                self.fail("book differs", f"{ticker} for {now - since:.1f} s")
+                self._differs_since[ticker] = float("inf")
+
+    def look_away(self) -> None:
+        """Nothing trades at the moment: the next bot's books are looked at afresh."""
+        self._differs_since.clear()
+
     # --- when all is calm ---
 
     def not_healed(self, trading: Trading, now: Micros) -> list[str]:
@@ -239,9 +257,10 @@ class Watch:
                 found.append(ticker)
         return found
 
-    def check_after_exit(self) -> None:
-        """Nothing of the bot rests."""
-        left = [str(o.client_order_id) for o in self.user.resting.values() if self.is_ours(o)]
+    def check_after_exit(self, prefix: str | None = None) -> None:
+        """Nothing of the bot rests, or nothing with a longer prefix: one session's."""
+        names = [o.client_order_id or "" for o in self.user.resting.values()]
+        left = [name for name in names if name.startswith(prefix or self.prefix)]
         if left:
             self.fail("orders left", ", ".join(left))
 

@@ -7,7 +7,7 @@ end of the world the frozen tasks are torn down by an exception at every step, w
 import hashlib
 from collections.abc import Callable
 from contextvars import ContextVar
-from typing import Any, final
+from typing import Any, Final, final
 
 import attrs
 import structlog
@@ -16,6 +16,8 @@ from trio._core._traps import WaitTaskRescheduled
 
 from mm.simulation.streams import MemoryStream
 
+MOST_STEPS: Final = 1_000_000
+"""A long world takes about 50,000."""
 LIFE: "ContextVar[Life | None]" = ContextVar("life", default=None)
 """Set in the tasks of a bot's life; server and world tasks have none."""
 
@@ -33,6 +35,8 @@ class Life:
     streams: list[MemoryStream] = attrs.field(factory=list)
     parked: list[trio.lowlevel.Task] = attrs.field(factory=list)
     steps: int = 0
+    prefix: str = ""
+    """Of its session's orders; empty before it traded."""
 
     def crash(self, *, reset: bool) -> None:
         """Kill it now; call from a task that is not of this life."""
@@ -50,6 +54,8 @@ class Recorder(trio.abc.Instrument):
     steps: int = 0
     wire_bytes: int = 0
     is_over: bool = False
+    on_too_many: Callable[[], None] = lambda: None
+    """Called when the world has taken `MOST_STEPS`: something loops hot."""
     write: Callable[[str], None] | None = None
     """Gets the trace as text; None keeps only its hash."""
 
@@ -60,6 +66,8 @@ class Recorder(trio.abc.Instrument):
             self._stop(task, life)
             return
         self.steps += 1
+        if self.steps == MOST_STEPS:
+            self.on_too_many()
         if life is not None:
             life.steps += 1
         self.note(f"{trio.current_time():.6f} {task.name}")

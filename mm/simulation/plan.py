@@ -77,10 +77,12 @@ Draw = Callable[[Random], tuple[float, Fields]]
 """(how long, fields)."""
 
 
-def _rule(kind: str, *, most_s: float = 6.0, codes: tuple[int, ...] = ()) -> Draw:
+def _rule(
+    kind: str, *, most_s: float = 6.0, codes: tuple[int, ...] = (), targets: tuple[str, ...] = _TARGETS
+) -> Draw:
     def draw(rng: Random) -> tuple[float, Fields]:
         fields: dict[str, object] = {
-            "match": rng.choice(_TARGETS),
+            "match": rng.choice(targets),
             "p": round(rng.choice((0.1, 0.3, 0.6, 1.0)), 2),
             "when": rng.choice(("before", "after")),
         }
@@ -108,6 +110,7 @@ KINDS: Final[Mapping[str, Draw]] = {
     "hang": _rule("hang", most_s=3.0),
     "error": _rule("error", codes=(500, 502, 503, 504)),
     "throttle": _rule("throttle", most_s=3.0),
+    "not_found": _rule("error", codes=(404,), targets=(CANCELS, CANCELS, AMENDS)),
     "lag": _span(2.0, 15.0, ms=(100, 400, 1_500, 3_000)),
     "latency": _span(2.0, 10.0, ms=(20, 80, 300), jitter=(5, 100)),
     "socket_cut": _span(0.0, 0.0, how=("close", "drop", "reset")),
@@ -118,7 +121,7 @@ KINDS: Final[Mapping[str, Draw]] = {
     "drop_frames": _span(
         0.0,
         0.0,
-        channel=("fill", "user_orders", "market_lifecycle_v2", "trade", "orderbook_delta"),
+        channel=("fill", "user_orders", "market_lifecycle_v2", "trade", "orderbook_delta", "orderbook_delta"),
         count=(1, 2, 5),
     ),
     "channel_error": _span(0.0, 0.0, channel=("orderbook_delta", "fill", "user_orders"), code=(10, 25)),
@@ -143,10 +146,12 @@ _RARE: Final = frozenset({"full_disk", "pause_exchange"})
 
 def draw_plan(seed: int, *, is_full: bool = False) -> Plan:
     """The world of a seed. The same for ever, as long as nothing here is changed."""
-    rng = Random(f"{seed}/plan/{is_full}")  # noqa: S311 - repeatable on purpose
+    rng = _chance(seed, is_full, "plan")
     trouble_s = rng.uniform(60.0, 90.0) if is_full else rng.uniform(22.0, 36.0)
     games = rng.choice((3, 4, 5)) if is_full else rng.choice((1, 2, 2, 3))
-    kinds = tuple(kind for kind in KINDS if rng.random() < (0.1 if kind in _RARE else 0.35))
+    # A stream of its own for every kind: a new kind leaves the others' faults as they were.
+    chances = {kind: _chance(seed, is_full, kind) for kind in KINDS}
+    kinds = tuple(kind for kind in KINDS if chances[kind].random() < (0.1 if kind in _RARE else 0.35))
     return Plan(
         seed=seed,
         is_full=is_full,
@@ -160,10 +165,14 @@ def draw_plan(seed: int, *, is_full: bool = False) -> Plan:
         jitter_s=rng.choice((0.0, 0.002, 0.02)),
         hunter_s=rng.choice((0.7, 1.5, 4.0)),
         settings=_settings(rng),
-        faults=_faults(rng, kinds, trouble_s),
+        faults=_faults({kind: chances[kind] for kind in kinds}, trouble_s),
         crashes=_crashes(rng, trouble_s, is_full),
         kinds=kinds,
     )
+
+
+def _chance(seed: int, is_full: bool, purpose: str) -> Random:
+    return Random(f"{seed}/{is_full}/{purpose}")  # noqa: S311 - repeatable on purpose
 
 
 def _settings(rng: Random) -> dict[str, str]:
@@ -181,9 +190,9 @@ def _settings(rng: Random) -> dict[str, str]:
     }
 
 
-def _faults(rng: Random, kinds: tuple[str, ...], trouble_s: float) -> tuple[Fault, ...]:
+def _faults(chances: Mapping[str, Random], trouble_s: float) -> tuple[Fault, ...]:
     found: list[Fault] = []
-    for kind in kinds:
+    for kind, rng in chances.items():
         every = trouble_s if kind in ONCE else rng.choice((5.0, 12.0, 30.0))
         at = rng.uniform(0.0, every)
         while at < trouble_s:

@@ -70,6 +70,8 @@ class Trouble:
 
     def _begin(self, fault: Fault, until: float) -> Callable[[], None]:
         kind, fields = fault.kind, dict(fault.fields)
+        if kind == "not_found":
+            return self._rule("error", fields)
         if kind in RULES:
             return self._rule(kind, fields)
         if kind in ("lag", "latency"):

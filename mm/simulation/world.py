@@ -1,5 +1,6 @@
 """One seed's world: exchange, network and disk at one end, the real session at the other, everything in one `trio.run`."""
 
+import itertools
 import shutil
 import tempfile
 import time
@@ -156,9 +157,17 @@ class World:
         try:
             with trio.fail_after(LAST_S):
                 async with trio.open_nursery() as nursery:
+                    self.recorder.on_too_many = lambda: self._hot(nursery.cancel_scope)
                     await self._play(nursery)
         except trio.TooSlowError:
             self.watch.fail("stuck", f"not over after {LAST_S:g} s")
+
+    def _hot(self, scope: trio.CancelScope) -> None:
+        self.watch.fail("hot loop", "the world took more steps than any honest one")
+        self.recorder.is_over = True
+        for life in self.lives:
+            life.is_dead = True
+        scope.cancel(reason="hot loop")
 
     async def _play(self, nursery: trio.Nursery) -> None:
         traffic = await self._open(nursery)
@@ -275,6 +284,7 @@ class World:
 
         def begin(trading: Trading, nursery: trio.Nursery) -> None:
             del nursery
+            life.prefix = trading.ids.session_prefix
             self._trading = trading
 
         surroundings = Surroundings(
@@ -307,7 +317,9 @@ class World:
         assert summary is not None
         self.recorder.note(f"life {life.number} ended: {summary.reason}")
         if summary.exit_code is not ExitCode.ORDERS_MAY_REST:
-            self.watch.check_after_exit()
+            if life.prefix:
+                # One that failed before its start-up sweep answers for nothing that an earlier life left.
+                self.watch.check_after_exit(life.prefix)
             if not summary.reason.startswith(EXPECTED_ENDS):
                 self.watch.fail("unexpected end", summary.reason)
 
@@ -359,10 +371,14 @@ class World:
             self.watch.fail("positions differ", f"positions_match={summary.positions_match} at exit")
 
     async def _look_inside(self) -> None:
-        while True:
-            await trio.sleep(1.0)
+        for number in itertools.count():
+            await trio.sleep(0.1)
             if self._trading is not None:
-                self.watch.look_inside(self._trading)
+                self.watch.look_at_books(self._trading)
+                if number % 10 == 0:
+                    self.watch.look_inside(self._trading)
+            else:
+                self.watch.look_away()
 
     def _verdict(self) -> None:
         self.watch.check_after_exit()
