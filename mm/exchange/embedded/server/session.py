@@ -103,14 +103,20 @@ class Commands:
         # Everything is judged before anything is made: a command that fails leaves no subscription behind.
         use_yes_price, skip_ack = _flag(params, "use_yes_price"), _flag(params, "skip_ticker_ack")
         with_first = _flag(params, "send_initial_snapshot")
-        for channel in channels:
-            subscription = self.hub.add(
+        made = [
+            self.hub.add(
                 self.session, channel, tickers, use_yes_price=use_yes_price, skip_ticker_ack=skip_ack
             )
-            self._reply("subscribed", command_id, msg={"channel": channel.value, "sid": subscription.sid})
-            if channel is Channel.ORDERBOOK_DELTA:
+            for channel in channels
+        ]
+        # All acknowledgements come before the first data, as recorded.
+        for subscription in made:
+            told = {"channel": subscription.channel.value, "sid": subscription.sid}
+            self._reply("subscribed", command_id, msg=told)
+        for subscription in made:
+            if subscription.channel is Channel.ORDERBOOK_DELTA:
                 self.hub.snapshot(subscription, tickers or [])
-            elif channel is Channel.TICKER and with_first:
+            elif subscription.channel is Channel.TICKER and with_first:
                 self.hub.tickers_now(subscription, self._all_markets() if tickers is None else tickers)
 
     def _unsubscribe(self, params: Json, command_id: int | None) -> None:
