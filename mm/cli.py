@@ -213,6 +213,28 @@ def exchange(
 
 
 @app.command
+def record(*, out: Path | None = None, minutes: float | None = None) -> int:
+    """Record every frame of the day's markets until Ctrl-C, for replay and back-tests. Places nothing.
+
+    Args:
+        out: The folder for recordings; without it MM_DATA_DIR/recordings.
+        minutes: End by itself after so many minutes.
+    """
+    import trio
+
+    from mm.session.recording import record as run_recorder
+    from mm.settings import load_settings
+
+    if minutes is not None and minutes <= 0:
+        raise ConfigError([f"--minutes {minutes:g}: must be above 0"])
+
+    async def run() -> int:
+        return await run_recorder(load_settings(), out=out, minutes=minutes)
+
+    return trio.run(run)
+
+
+@app.command
 def backtest(
     *recordings: Path,
     trades: list[Path] | None = None,

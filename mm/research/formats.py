@@ -30,7 +30,7 @@ from mm.domain.order import MarketTicker, Side
 from mm.domain.tickers import parse_time, series_of
 from mm.engine.backtest.prints import in_order
 from mm.exchange.embedded.slate.recording import infer_grid
-from mm.research.frames import read_frames
+from mm.research.frames import read_frames, read_parts
 from mm.research.lines import BadRecording, Lines, first_line
 from mm.research.tape import UNKNOWN_SIZE, BookSource, Tape, TapeMarket
 from mm.tasks.backtest import BadTradesFile, read_trades
@@ -317,5 +317,12 @@ def reader_of(path: Path) -> Callable[[Path], Tape]:
 
 
 def read_recording(path: Path) -> Tape:
-    """Any known format. Raises `BadRecording`."""
+    """Any known format, or the folder of one session that `mm record` wrote. Raises `BadRecording`."""
+    if path.is_dir():
+        parts = sorted(path.glob("part-*.jsonl.gz"))
+        if not parts:
+            raise BadRecording(
+                path, None, "a folder without part-*.jsonl.gz; expected one session of `mm record`"
+            )
+        return read_parts(parts, path.name)
     return reader_of(path)(path)

@@ -4,6 +4,7 @@
 the newest with a snapshot of a market speaks for it. After a gap in `seq` a book is unknown until its next snapshot.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,7 +17,7 @@ from mm.domain.order import MarketTicker, Side
 from mm.domain.tickers import parse_time, series_of
 from mm.exchange.embedded.slate.recording import infer_grid
 from mm.exchange.kalshi.frames import FrameReader
-from mm.exchange.kalshi.reading import Malformed, Tally
+from mm.exchange.kalshi.reading import Tally
 from mm.research.lines import BadRecording, Lines, first_line
 from mm.research.tape import BookSource, Kind, Tape, TapeMarket
 
@@ -92,8 +93,8 @@ class _Frames:
             self.reader.use_yes_price = bool(line["info"]["use_yes_price"])
         elif event == "dropped":
             self.tape.note("dropped by the recorder", line["info"]["frames"])
-            for channel in self.channels.values():
-                self.gap(line.get("conn", 0), channel)
+            for (conn, _), channel in self.channels.items():
+                self.gap(conn, channel)
         elif event == "disconnected":
             for (conn, _), channel in self.channels.items():
                 if conn == line.get("conn", 0):
@@ -200,18 +201,21 @@ class _Frames:
             market.close_time = self.closes.get(ticker)
             if market.close_time is not None and market.close_time <= self.now:
                 tape.add(market.close_time, Kind.CLOSE, place)
-        if self.lines.is_torn:
-            tape.note("torn end")
         tape.sort()
         return tape
 
 
 def read_frames(path: Path) -> Tape:
     """A recording of the exchange's socket. Raises `BadRecording`."""
-    lines = Lines(path, may_be_torn=OWN in first_line(path))
-    frames = _Frames(lines, Tape(name=path.name))
-    try:
+    return read_parts([path], path.name)
+
+
+def read_parts(paths: Sequence[Path], name: str) -> Tape:
+    """A recording in several files, each going on where the one before it ended. Raises `BadRecording`."""
+    frames = _Frames(Lines(paths[0]), Tape(name=name))
+    for path in paths:
+        frames.lines = lines = Lines(path, may_be_torn=OWN in first_line(path))
         lines.each(lines.objects(), frames.take, EXPECTED)
-    except Malformed as error:
-        raise lines.fail(f"{error} (expected {EXPECTED})") from error
+        if lines.is_torn:
+            frames.tape.note("torn end")
     return frames.finish()

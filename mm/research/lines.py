@@ -2,11 +2,11 @@
 
 import csv
 import gzip
-import io
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import IO, Any, Final, TypeVar
+from typing import IO, Any, Final, TypeVar, cast
 
 import attrs
 import orjson
@@ -35,7 +35,7 @@ class Lines:
     number: int = 0
     is_torn: bool = False
 
-    def __iter__(self) -> Iterator[bytes]:
+    def __iter__(self) -> Generator[bytes, None, None]:
         try:
             with open_bytes(self.path) as file:
                 for line in file:
@@ -103,17 +103,20 @@ class Lines:
                 raise self.fail(f"{what} (expected {expected})") from error
 
 
-def open_bytes(path: Path) -> IO[bytes]:
+@contextmanager
+def open_bytes(path: Path) -> Generator[IO[bytes], None, None]:
     """A file's bytes, unpacked when they are gzip. Raises `OSError`."""
-    file = path.open("rb")
-    is_gzip = file.read(2) == _GZIP
-    file.seek(0)
-    return io.BufferedReader(gzip.open(file), 1 << 18) if is_gzip else file
+    with path.open("rb") as file:
+        is_gzip = file.read(2) == _GZIP
+        file.seek(0)
+        if not is_gzip:
+            yield file
+            return
+        with gzip.open(file) as unpacked:
+            yield cast("IO[bytes]", unpacked)
 
 
 def first_line(path: Path) -> bytes:
     """The first line that is not blank; empty when there is none. Raises `BadRecording`."""
-    for line in Lines(path):
-        if line.strip():
-            return line
-    return b""
+    with closing(iter(Lines(path))) as lines:
+        return next((line for line in lines if line.strip()), b"")

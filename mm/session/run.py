@@ -20,6 +20,7 @@ import trio
 from mm.domain.errors import ConfigError, InvariantError, MMError
 from mm.exchange.port import AuthError, RateLimits
 from mm.ledger import lock_data_folder, open_ledger
+from mm.session.recording import recording_if_wanted
 from mm.session.summary import ExitCode, Summary
 from mm.session.surroundings import Surroundings
 from mm.session.trading import Trading, first_contact
@@ -28,6 +29,7 @@ from mm.settings import Secret, Settings
 from mm.tasks.alerts import AlertKind, Alerts, Severity, open_alerts
 from mm.tasks.discord import DiscordWebhook, Sender
 from mm.tasks.ids import OrderIds, new_session
+from mm.tasks.recorder import Recorder
 from mm.tasks.signals import run_signals
 
 log = structlog.get_logger(__name__)
@@ -88,11 +90,17 @@ async def run_session(
     try:
         async with AsyncExitStack() as stack:
             stack.enter_context(lock_data_folder(settings.data_dir))
+            recorder = await stack.enter_async_context(recording_if_wanted(settings, surroundings))
             venue = await stack.enter_async_context(
-                open_venue(settings, surroundings, force_paper=options.force_paper)
+                open_venue(
+                    settings,
+                    surroundings,
+                    force_paper=options.force_paper,
+                    tap=recorder.frames_came if recorder is not None else None,
+                )
             )
             stack.enter_context(shown_to_people(venue, settings.data_dir))
-            await _run_on(venue, settings, surroundings, options, stop, summary, signals)
+            await _run_on(venue, settings, surroundings, options, stop, summary, signals, recorder)
     except* ConfigError as group:
         raise _first_of(group) from None
     except* Exception as group:
@@ -127,6 +135,7 @@ async def _run_on(
     stop: Stop,
     summary: Summary,
     signals: AsyncIterator[int] | None,
+    recorder: Recorder | None,
 ) -> None:
     session = new_session(surroundings.random_below)
     async with (
@@ -155,6 +164,8 @@ async def _run_on(
                     await nursery.start(run_signals, signals, stop)
                 await nursery.start(alerts.run)
                 await nursery.start(ledger.run_writer)
+                if recorder is not None:
+                    await nursery.start(recorder.run)
                 if options.minutes is not None:
                     nursery.start_soon(_end_after, options.minutes, stop)
                 limits: RateLimits | None = None

@@ -16,7 +16,7 @@ import trio
 
 from mm.domain.errors import ConfigError, MMError
 from mm.exchange.kalshi.client import open_kalshi
-from mm.exchange.kalshi.options import kalshi_options
+from mm.exchange.kalshi.options import Tap, kalshi_options
 from mm.exchange.kalshi.signing import load_signer
 from mm.exchange.paper import open_paper
 from mm.exchange.port import Exchange
@@ -73,18 +73,18 @@ class ExchangeChild:
 
 @asynccontextmanager
 async def open_venue(
-    settings: Settings, surroundings: Surroundings, *, force_paper: bool
+    settings: Settings, surroundings: Surroundings, *, force_paper: bool, tap: Tap | None = None
 ) -> AsyncGenerator[Venue, None]:
-    """Open the venue that the settings ask for. Raises `ConfigError`, or `MMError` when the child does not start."""
+    """Open the venue that the settings ask for; `tap` is shown the socket's frames. Raises `ConfigError`, or `MMError` when the child does not start."""
     paper = settings.orders_on_paper(force_paper)
     if settings.uses_child_exchange:
         async with open_child(settings) as child:
             access = _access_to_child(child.ready)
-            async with _open(settings, access, surroundings, paper=paper) as venue:
+            async with _open(settings, access, surroundings, paper=paper, tap=tap) as venue:
                 venue.child = child
                 yield venue
         return
-    async with _open(settings, _access_by_settings(settings), surroundings, paper=paper) as venue:
+    async with _open(settings, _access_by_settings(settings), surroundings, paper=paper, tap=tap) as venue:
         yield venue
 
 
@@ -161,7 +161,7 @@ async def _find_child(path: Path) -> Access:
 
 @asynccontextmanager
 async def _open(
-    settings: Settings, access: Access, surroundings: Surroundings, *, paper: bool
+    settings: Settings, access: Access, surroundings: Surroundings, *, paper: bool, tap: Tap | None = None
 ) -> AsyncGenerator[Venue, None]:
     options = kalshi_options(access.rest_url, access.ws_url)
     signer = load_signer(access.key_id, access.pem.reveal(), setting=access.pem_setting)
@@ -173,6 +173,7 @@ async def _open(
         randomness=surroundings.randomness,
         connect=surroundings.connect,
         transport=surroundings.transport,
+        tap=tap,
     ) as exchange:
         if not paper:
             yield Venue(exchange=exchange, access=access, is_paper=False, label=label)

@@ -298,6 +298,13 @@ _ROWS: Final = (
         "take part in nothing new: only exits and cancels",
     ),
     _setting(
+        "RECORD",
+        "false",
+        boolean,
+        "true, false",
+        "write every frame of the exchange's socket under MM_DATA_DIR/recordings, for replay and back-tests",
+    ),
+    _setting(
         "WEB_ADDRESS",
         "127.0.0.1:8750",
         web_address,

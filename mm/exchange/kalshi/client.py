@@ -19,7 +19,7 @@ from mm.domain.numbers import SECOND, Count, Micros, Price
 from mm.domain.order import GroupId, MarketTicker, OrderId, Side
 from mm.exchange import endpoints as at
 from mm.exchange.kalshi import codec, wire
-from mm.exchange.kalshi.options import Clock, Connect, KalshiOptions, Randomness
+from mm.exchange.kalshi.options import Clock, Connect, KalshiOptions, Randomness, Tap
 from mm.exchange.kalshi.reading import Codec, JsonObject, Malformed, error_of, next_cursor
 from mm.exchange.kalshi.rest import Params, Rest, error_for_code
 from mm.exchange.kalshi.signing import Signer
@@ -379,6 +379,7 @@ async def open_kalshi(
     connect: Connect,
     transport: httpx.AsyncBaseTransport | None = None,
     ssl_context: ssl.SSLContext | None = None,
+    tap: Tap | None = None,
 ) -> AsyncGenerator[Exchange, None]:
     """Kalshi as an `Exchange`, for as long as the block lasts. Nothing is sent before the first method is called.
 
@@ -390,6 +391,7 @@ async def open_kalshi(
         connect: Opens the byte stream under the WebSocket.
         transport: What httpx sends through; the default is httpx's own pool over TCP.
         ssl_context: Shared by both connections; made when needed (it costs about 15 ms) and not given.
+        tap: Is shown every frame of the socket, as it came.
     """
     context = ssl_context
     if context is None and (options.rest.is_secure or options.ws.is_secure):
@@ -410,6 +412,7 @@ async def open_kalshi(
             randomness=randomness,
             connect=connect,
             ssl_context=context,
+            tap=tap,
             codec=reader,
         )
 

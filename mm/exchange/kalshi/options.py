@@ -1,7 +1,7 @@
 """What a Kalshi client must be told: where, as whom, and how patient it is. No connection is made here."""
 
 import ipaddress
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Protocol
 from urllib.parse import urlsplit
 
@@ -15,6 +15,10 @@ Clock = Callable[[], Micros]
 """The wall clock."""
 Connect = Callable[[str, int], Awaitable[trio.abc.Stream]]
 """Opens a byte stream to (host, port), without TLS. Raises `OSError` or a trio resource error when it cannot."""
+
+
+Tap = Callable[[int, Sequence["str | bytes"], Micros], None]
+"""Is shown the frames of each read before they are read: number of the connection, frames, our clock. Must be quick."""
 
 
 class Randomness(Protocol):

@@ -17,7 +17,7 @@ import wsproto.utilities
 
 from mm.domain.order import MarketTicker
 from mm.exchange.kalshi.frames import FrameReader
-from mm.exchange.kalshi.options import Clock, Connect, KalshiOptions, Randomness
+from mm.exchange.kalshi.options import Clock, Connect, KalshiOptions, Randomness, Tap
 from mm.exchange.kalshi.reading import Codec, read_error
 from mm.exchange.kalshi.rest import CLOCK_REFUSED
 from mm.exchange.kalshi.session import FeedLost, FeedSession, FrameCounts
@@ -59,6 +59,7 @@ class KalshiFeed:
     _randomness: Randomness
     _connect: Connect
     _ssl_context: ssl.SSLContext | None
+    _tap: Tap | None = None
     _codec: Codec = attrs.field(factory=Codec)
     _counts: FrameCounts = attrs.field(factory=FrameCounts)
     _connects: int = 0
@@ -212,6 +213,8 @@ class KalshiFeed:
             messages = await socket.receive()
             now = self._clock()
             at = self._last_alive = trio.current_time()
+            if self._tap is not None:
+                self._tap(self._connects, messages, now)
             sink.on_alive(now)
             for start in range(0, len(messages), MAX_BATCH):
                 for message in messages[start : start + MAX_BATCH]:
