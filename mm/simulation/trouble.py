@@ -150,11 +150,17 @@ class Trouble:
 
     def _control(self, path: str, **fields: object) -> None:
         target = f"/control/{path}"
-        self.server.control.answer(
-            Request(
-                method="POST", raw_path=target, path=target, query=(), headers={}, body=orjson.dumps(fields)
-            )
+        request = Request(
+            method="POST",
+            raw_path=target,
+            path=target,
+            query=(),
+            headers={"content-type": "application/json"},
+            body=orjson.dumps(fields),
         )
+        response = self.server.control.answer(request)
+        # A market that is over cannot be paused (409); anything else would be trouble that never happens.
+        assert response.status < 300 or response.status == 409, (path, fields, response.body)
 
 
 def _nothing() -> None:
