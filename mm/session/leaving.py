@@ -50,6 +50,14 @@ class Promise:
     summary: Summary
     is_exchange_dead: Callable[[], bool] = lambda: False
     """The exchange was a process of ours and has died, with everything on it."""
+    report: SweepReport = SweepReport(
+        is_proven=False,
+        cancelled=0,
+        remaining=(),
+        seconds=EXIT_DEADLINE_S,
+        problem=f"the sweep did not end within {EXIT_DEADLINE_S:g} s",
+    )
+    """Of the exit."""
     is_proven_clean: bool = False
     """The exit sweep has proven that nothing rests."""
 
@@ -97,27 +105,25 @@ class Promise:
         try:
             yield
         finally:
-            report = SweepReport(
-                is_proven=False,
-                cancelled=0,
-                remaining=(),
-                seconds=EXIT_DEADLINE_S,
-                problem=f"the sweep did not end within {EXIT_DEADLINE_S:g} s",
-            )
             # From here on books that cannot be written must not keep us from taking orders off.
             self.ledger.begin_shutdown()
             try:
-                with trio.move_on_after(EXIT_DEADLINE_S, shield=True) as scope:
-                    try:
-                        with trio.move_on_after(TRIGGER_FIRST_S):
-                            await self.puller.trigger_all("leaving")
-                    finally:  # whatever is wrong with the groups, single orders are looked for
-                        report = await self._sweep_out(scope.deadline - SWEEP_ENDS_EARLIER_S)
+                if not self.is_exchange_dead():
+                    await self._leave()
             finally:
-                self._conclude(report)
-            if report.is_proven:
+                self._conclude(self.report)
+            if self.report.is_proven:
                 with trio.move_on_after(FINAL_CHECK_S, shield=True):
                     await self._final_books()
+
+    async def _leave(self) -> None:
+        """Fence and sweep inside the deadline; what came of it is in `report`, also when something in it raises."""
+        with trio.move_on_after(EXIT_DEADLINE_S, shield=True) as scope:
+            try:
+                with trio.move_on_after(TRIGGER_FIRST_S):
+                    await self.puller.trigger_all("leaving")
+            finally:  # whatever is wrong with the groups, single orders are looked for
+                self.report = await self._sweep_out(scope.deadline - SWEEP_ENDS_EARLIER_S)
 
     async def _sweep_out(self, deadline: float) -> SweepReport:
         sweeper = self._sweeper()

@@ -15,7 +15,7 @@ import pytest
 from mm.session.summary import ExitCode
 from short_session import FOREIGN, Life, live
 
-STRIDE: Final = int(os.environ.get("MM_CANCEL_STRIDE", "12"))
+STRIDE: Final = int(os.environ.get("MM_CANCEL_STRIDE", "20"))
 SCRIPT: Final = frozenset({"two quotes", "a re-quote", "a fill", "a late answer", "an exit"})
 
 

@@ -207,7 +207,7 @@ async def test_the_exchange_is_down_at_the_end(ground: Ground) -> None:
     bot = await ground.start()
     guardian = bot.guardian()
     assert guardian is not None
-    await ground.rig.control("outage", ms=14_000, reset=True)
+    await ground.rig.control("outage", ms=11_500, reset=True)
     bot.process.send_signal(signal.SIGTERM)
 
     assert await bot.ended() == 2
@@ -256,3 +256,22 @@ async def test_creates_that_the_exchange_executes_after_the_end(ground: Ground, 
     while trio.current_time() < started + LATE_MS / 1000 + 1.0:
         assert await ground.resting() == FOREIGN
         await trio.sleep(0.05)
+
+
+async def test_the_embedded_exchange_dies(ground: Ground) -> None:
+    """In `sim` the exchange is a child of the bot: when it dies everything on it is gone, so the code is 1 and not 2."""
+    bot = await ground.launch(KALSHI_ENV="sim", KALSHI_REST_URL="", KALSHI_WS_URL="", SIM_GAMES="2")
+    log = ground.folder / "data" / "logs" / "mm.log"
+    with trio.fail_after(30.0):
+        while not (log.exists() and "order group opened" in log.read_text()):
+            await trio.sleep(0.1)
+    (exchange,) = [pid for pid in children(bot.pid) if " exchange " in command_of(pid)]
+    guardian = bot.guardian()
+    assert guardian is not None
+    ground.pids |= {exchange, guardian}
+    os.kill(exchange, signal.SIGKILL)
+    bot.process.send_signal(signal.SIGTERM)
+
+    assert await bot.ended() == 1
+    assert "embedded exchange died" in bot.summary["reason"]
+    await ground.gone(guardian, 5.0, "the guardian")
