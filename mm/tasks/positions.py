@@ -19,7 +19,8 @@ from mm.domain.order import MarketTicker, OrderId
 
 log = structlog.get_logger(__name__)
 
-REMEMBERED_FILLS: Final = 50_000
+REMEMBERED_FILLS: Final = 10_000
+"""Ids kept in memory; beyond that the ledger decides what is a duplicate."""
 _FLAT: Final = InventoryState()
 
 

@@ -284,7 +284,9 @@ class Reconciler:
                 batch.append(channel.receive_nowait())
             except (trio.WouldBlock, trio.EndOfChannel):
                 break
-        await self.ledger.record_fills(batch)
+        new = {fill.key for fill in await self.ledger.record_fills(batch)}
+        # Known already: a poll was faster, or memory had forgotten it and counted it twice. The ledger tells.
+        self.floor.positions.to_rebuild |= {fill.ticker for fill in batch if fill.key not in new}
         await self._rebuild()
 
     # --- the loop ---

@@ -264,7 +264,17 @@ class CrashRun:
         found.add("settled markets", len(settled), len(settled.keys() | {row.ticker for row in paid}))
         found.add("settlement values differ", len(settled.items() ^ {(r.ticker, r.value) for r in paid}), 0)
         found.add("cash", format_money(expected_cash(ours, settled)), format_money(balance.total))
+        found.add("false alarms", self._alarms(), 0)
         return found
+
+    def _alarms(self) -> int:
+        """What the bots told about differences of positions, fees and cash: there were none to tell."""
+        logs = "".join(
+            path.read_text(errors="replace") for path in (self.rig.data_dir / "logs").glob("*.log*")
+        )
+        if "ledger read" not in logs:
+            return -1  # nothing can be told from these
+        return sum(logs.count(what) for what in ("position differs", "fee differs", "cash differs"))
 
 
 def _contents(fills: list[Fill]) -> set[tuple[object, ...]]:

@@ -27,6 +27,7 @@ from mm.exchange.port import (
     Settlement,
 )
 from mm.ledger import Ledger, SettlementRow
+from mm.tasks import positions as positions_module
 from mm.tasks.budget import ReadBudget
 from mm.tasks.cash_check import CashMismatch
 from mm.tasks.drift import DriftReport
@@ -270,6 +271,28 @@ async def test_late_fills_take_their_place_and_the_inventory_is_computed_anew(
 
         assert rig.positions.inventory(GAME).realized_gross == 200 * 2_000
         assert desk.net() == 200
+
+
+async def test_a_doubled_frame_that_memory_has_forgotten_counts_once(
+    autojump_clock: MockClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The socket repeats a fill long after its id was forgotten: the ledger knows it."""
+    monkeypatch.setattr(positions_module, "REMEMBERED_FILLS", 5)
+    monkeypatch.setattr(fake_exchange, "PAGE", 1_000)
+    rig = quiet()
+    async with running(tmp_path, rig) as desk:
+        order = resting(rig, 300_000)
+        first = rig.exchange.fill(order, 700)
+        for n in range(1_200):
+            rig.exchange.fill(order, 1)
+            if n % 300 == 0:
+                await trio.sleep(0.5)
+        await trio.sleep(2)
+        rig.handler.on_fill(first)
+        await trio.sleep(2)
+
+        assert desk.net() == 1_900
+        assert desk.alarms == []
 
 
 # --- reads that lag --------------------------------------------------------------------------------------------------
