@@ -13,10 +13,10 @@ from mm.domain.tickers import format_time
 from mm.exchange import endpoints
 from mm.exchange.paging import pages, read_all
 from mm.exchange.port import Exchange, Page, RateLimits, Settlement
-from mm.ledger import SettlementRow, lock_data_folder, open_ledger
+from mm.ledger import Ledger, SettlementRow, lock_data_folder, open_ledger
 from mm.ledger.archive import DAY
-from mm.ledger.ledger import FILLS_MARK, Ledger
 from mm.ledger.reader import open_reader
+from mm.ledger.reads import FILLS_MARK
 from mm.session.surroundings import live_surroundings, wall_clock
 from mm.session.trading import first_contact
 from mm.session.venue import check_files, open_venue

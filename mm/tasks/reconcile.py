@@ -22,7 +22,7 @@ from mm.exchange import endpoints
 from mm.exchange.paging import pages, read_all
 from mm.exchange.port import AuthError, Exchange, ExchangeError, Page, RateLimited, Settlement
 from mm.ledger import Ledger, SettlementRow
-from mm.ledger.ledger import FILLS_MARK
+from mm.ledger.reads import FILLS_MARK
 from mm.tasks.budget import ReadBudget, WriteBudget
 from mm.tasks.cash_check import CashCheck, CashMismatch
 from mm.tasks.drift import Drift, DriftReport, PositionCheck
