@@ -29,6 +29,7 @@ from mm.exchange.embedded.core.rules import (
     exchange_paused,
     invalid_parameters,
     not_found,
+    shard_down,
     trading_paused,
 )
 from mm.exchange.embedded.core.state import MarketState, State, User
@@ -342,6 +343,8 @@ class Entry:
 
     def _check_open(self, market: MarketState) -> None:
         shard = self._state.shard(market.exchange_index)
+        if not shard.is_up:
+            raise shard_down()
         if not shard.exchange_active:
             raise exchange_paused()
         if not shard.trading_active:
@@ -352,7 +355,10 @@ class Entry:
             raise Refused(409, "market_closed", "market closed")
 
     def _check_cancellable(self, market: MarketState) -> None:
-        if not self._state.shard(market.exchange_index).exchange_active:
+        shard = self._state.shard(market.exchange_index)
+        if not shard.is_up:
+            raise shard_down()
+        if not shard.exchange_active:
             raise exchange_paused()
         if market.status.is_over:
             raise Refused(409, self._state.rules.closed_cancel_code, "market closed")

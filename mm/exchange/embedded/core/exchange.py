@@ -37,7 +37,7 @@ from mm.exchange.embedded.core.model import (
 )
 from mm.exchange.embedded.core.reading import Reading
 from mm.exchange.embedded.core.resting import Resting
-from mm.exchange.embedded.core.rules import Rules, exchange_paused
+from mm.exchange.embedded.core.rules import Rules, exchange_paused, shard_down
 from mm.exchange.embedded.core.state import MarketState, State, User
 
 
@@ -413,6 +413,10 @@ class ExchangeCore(Reading):
         finally:
             self._end()
 
+    def set_shard_up(self, exchange_index: int, *, is_up: bool) -> None:
+        """Take a shard away, or bring it back: no write on it is answered, nothing on it is cancelled for that."""
+        self._state.shard(exchange_index).is_up = is_up
+
     # --- one call ----------------------------------------------------------------------------------------------------
 
     def _begin(self, now: Micros) -> None:
@@ -446,5 +450,7 @@ class ExchangeCore(Reading):
     def _check_shard(self, exchange_index: int) -> None:
         """Group writes cancel or allow orders: like cancels, they need the exchange up."""
         shard = self._state.shards.get(exchange_index)
+        if shard is not None and not shard.is_up:
+            raise shard_down()
         if shard is not None and not shard.exchange_active:
             raise exchange_paused()

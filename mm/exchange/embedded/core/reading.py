@@ -61,8 +61,8 @@ class Reading:
         return [
             ShardStatus(
                 exchange_index=index,
-                exchange_active=shard.exchange_active,
-                trading_active=shard.trading_active,
+                exchange_active=shard.exchange_active and shard.is_up,
+                trading_active=shard.trading_active and shard.is_up,
             )
             for index, shard in sorted(self._state.shards.items())
         ]

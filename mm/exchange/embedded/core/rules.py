@@ -77,6 +77,11 @@ def invalid_parameters(details: str) -> Refused:
     return Refused(400, "invalid_parameters", details=details)
 
 
+def shard_down() -> Refused:
+    """The shard is not there: nothing was done."""
+    return Refused(503, "service_unavailable", "service unavailable")
+
+
 def trading_paused() -> Refused:
     """The market or the shard does not trade now; cancels work."""
     return Refused(409, "trading_is_paused", "trading is paused")

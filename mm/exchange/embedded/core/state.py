@@ -156,6 +156,8 @@ class Shard:
     exchange_index: int
     exchange_active: bool = True
     trading_active: bool = True
+    is_up: bool = True
+    """A shard that is down answers no write, and nothing on it is cancelled for that."""
 
 
 @attrs.define(eq=False)

@@ -168,7 +168,7 @@ async def serve(
                 tier=options.tier,
                 games=source,
                 faults=faults,
-                date=partial(formatdate, usegmt=True),
+                date=lambda: formatdate(time.time() + faults.skew_ms / 1_000, usegmt=True),
             )
             await nursery.start(source.run, server.driver)
             nursery.start_soon(server.driver.run_timers)

@@ -9,6 +9,7 @@ For tests and demonstrations: not part of the protocol, no signature, no budget.
 | `GET /control/account` | every member that is not of the house: cash, positions, resting orders, fills |
 | `GET`, `POST`, `DELETE /control/faults` | show; add one (`{"kind", ...}`) or several (`{"spec"}`); clear |
 | `POST /control/sockets/cut` | end all WebSockets: `how` = `close` (1001), `drop` (no close frame), `reset` |
+| `POST /control/sockets/half_open` | neither send nor listen on any socket, and keep the connections |
 | `POST /control/sockets/stall`, `/resume` | stop and start writing to all WebSockets |
 | `POST /control/outage` | cut every connection and refuse new ones for `ms` (`reset` true: with RST) |
 | `POST /control/skip_seq` | skip `by` (1) numbers of every subscription of `channel` |
@@ -40,6 +41,16 @@ from mm.exchange.embedded.server.hub import Channel, Hub
 from mm.exchange.embedded.server.operator import MAX_MS, Operator
 from mm.exchange.embedded.server.rest.orders import refusal
 from mm.exchange.embedded.server.service import Json, Service
+
+
+def apply_settings(service: Service, faults: Faults) -> None:
+    """Make the faults that hold for everybody true: the lag of reads, the skew of our clock, shards that are down."""
+    lag = Micros(faults.lag_ms * 1_000)
+    if lag != service.reads.lag:
+        service.reads.set_lag(service.core, lag)
+    service.auth.skew = Micros(faults.skew_ms * 1_000)
+    for shard in {*service.shard_numbers(), *faults.shards_down}:
+        service.core.set_shard_up(shard, is_up=shard not in faults.shards_down)
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -88,6 +99,7 @@ class Control:
         return {
             "faults": self._add_faults,
             "sockets/cut": self._cut,
+            "sockets/half_open": self._half_open,
             "sockets/stall": self._stall,
             "sockets/resume": self._unstall,
             "outage": self._outage,
@@ -172,21 +184,23 @@ class Control:
         return self._faults_changed()
 
     def _faults_changed(self) -> Response:
-        lag = Micros(self.faults.lag_ms * 1_000)
-        if lag != self.service.reads.lag:
-            self.service.reads.set_lag(self.service.core, lag)
+        apply_settings(self.service, self.faults)
         return Response.json(200, self.faults.as_json())
 
     def _cut(self, body: Body) -> Response:
         how = body.text("how") or "close"
         if how not in ("close", "drop", "reset"):
             raise invalid("how must be close, drop or reset")
+        return self._end_sockets(how)
+
+    def _half_open(self, body: Body) -> Response:
+        del body
+        return self._end_sockets("half_open")
+
+    def _end_sockets(self, how: str) -> Response:
         sessions = list(self.hub.sessions)
         for session in sessions:
-            if how == "close":
-                session.socket.close(1001, "going away")
-            else:
-                session.socket.cut(reset=how == "reset")
+            session.socket.end(how)
         return Response.json(200, {"sockets": len(sessions)})
 
     def _stall(self, body: Body) -> Response:

@@ -1,23 +1,6 @@
-"""Things that go wrong on purpose: requests lost, delayed, answered with an error, before or after they were done.
+"""Things that go wrong on purpose, to requests, to sockets, to frames. Only decides; server, hub and socket act.
 
-Only decides; the server acts. Socket faults (cut, stall, skipped sequence numbers) are in `control`.
-
-`--faults SPEC` is a list of rules separated by `;`, each a kind and comma-separated `name=value` pairs:
-
-    drop,match=POST /portfolio/events/orders,p=0.1,when=after; delay,ms=500,p=0.05; lag,ms=400; latency,ms=5,jitter=3
-
-| kind | what happens to a matching request | own fields |
-|---|---|---|
-| `drop` | the connection ends without an answer (`reset=1`: with a RST) | `reset` |
-| `delay` | the answer is late by `ms` | `ms` |
-| `hang` | no answer comes, the connection stays open for `ms` (default 60,000) | `ms` |
-| `error` | it is answered with `code` (default 503) | `code` |
-| `throttle` | it is answered with 429 (never executed) | |
-
-with `match` (method or `*`, then a path below /trade-api/v2 with `*` as wildcard; default everything), `p` (chance,
-default 1), `when` (`before` or `after` the request is executed, default `after`), `times` (then it is used up).
-`lag,ms=` makes order, fill and position reads lag behind; `latency,ms=,jitter=` delays every request, answer and frame.
-The socket's handshake is the path `/ws/v2`.
+What can be said is in `faultspec`; what is done on the spot, by command, is in `control`.
 """
 
 from collections.abc import Mapping
@@ -27,31 +10,13 @@ from typing import Final
 
 import attrs
 
+from mm.exchange.embedded.server import faultspec
+from mm.exchange.embedded.server.faultspec import FRAME_KINDS, KINDS, REQUEST_KINDS, SOCKET_KINDS, Rule
 from mm.exchange.embedded.server.http import Response
 
-KINDS: Final = ("drop", "delay", "hang", "error", "throttle")
-_HANG_MS: Final = 60_000
+__all__ = ["KINDS", "Faults", "FrameFate", "Plan", "Rule", "SocketFate"]
 
-
-@attrs.define(kw_only=True)
-class Rule:
-    """One kind of trouble for some requests. `times` counts down."""
-
-    kind: str
-    match: str = "*"
-    p: float = 1.0
-    when: str = "after"
-    times: int | None = None
-    ms: int = 0
-    code: int = 503
-    reset: bool = False
-    hits: int = 0
-
-    def applies_to(self, method: str, path: str) -> bool:
-        """Whether a request (path below the prefix) is meant."""
-        wanted_method, _, wanted_path = self.match.rpartition(" ")
-        is_method = wanted_method in ("", "*", method)
-        return is_method and fnmatchcase(path, wanted_path)
+_MOST_BPS: Final = 10**9
 
 
 @attrs.define(kw_only=True)
@@ -67,6 +32,33 @@ class Plan:
     hang_before: bool = False
     answer_before: Response | None = None
     answer_after: Response | None = None
+    late_s: float | None = None
+    """Executed so much later, when nobody waits for it any more."""
+    truncate: bool = False
+    """The answer ends in its middle."""
+    garble_cursor: bool = False
+
+
+@attrs.frozen(kw_only=True)
+class SocketFate:
+    """What becomes of a socket `after_s` seconds: `half_open`, or a cut (`close`, `drop`, `reset`)."""
+
+    kind: str
+    after_s: float
+
+
+@attrs.define(kw_only=True)
+class FrameFate:
+    """What becomes of one frame. `hold_s` keeps it back while other subscriptions' frames pass."""
+
+    is_lost: bool = False
+    is_doubled: bool = False
+    skip: int = 0
+    """Sequence numbers left out before it."""
+    hold_s: float = 0.0
+
+
+_FINE: Final = FrameFate()
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -78,6 +70,11 @@ class Faults:
     latency_ms: int = 0
     jitter_ms: int = 0
     lag_ms: int = 0
+    slow_bps: int = 0
+    """Bytes a second that a socket takes; 0: as fast as it can."""
+    skew_ms: int = 0
+    """How far our clock is ahead of the clients'."""
+    shards_down: set[int] = attrs.field(factory=set)
 
     def network_delay(self) -> float:
         """Seconds that an answer or a frame is on its way."""
@@ -85,44 +82,105 @@ class Faults:
             return 0.0
         return (self.latency_ms + self.random.random() * self.jitter_ms) / 1_000
 
+    def socket_rate(self) -> float | None:
+        """Bytes a second that a socket takes; None without a limit."""
+        return float(self.slow_bps) if self.slow_bps else None
+
+    # --- what strikes ------------------------------------------------------------------------------------------------
+
     def plan(self, method: str, path: str) -> Plan:
-        """Draw the fate of a request."""
+        """Draw the fate of a request (path below the prefix)."""
         plan = Plan(delay_before_s=self.network_delay(), delay_after_s=self.network_delay())
         for rule in self.rules:
-            if rule.times == 0 or not rule.applies_to(method, path):
-                continue
-            if rule.p < 1.0 and self.random.random() >= rule.p:
-                continue
-            rule.hits += 1
-            if rule.times is not None:
-                rule.times -= 1
-            _add(plan, rule)
+            if rule.kind in REQUEST_KINDS and _is_meant(rule, method, path) and self._strikes(rule):
+                _add(plan, rule)
         return plan
+
+    def socket_fate(self) -> SocketFate | None:
+        """Draw the fate of a socket that was just opened."""
+        for rule in self.rules:
+            if rule.kind in SOCKET_KINDS and self._strikes(rule):
+                return SocketFate(
+                    kind="half_open" if rule.kind == "half_open" else rule.how, after_s=rule.ms / 1_000
+                )
+        return None
+
+    def frame(self, channel: str) -> FrameFate:
+        """Draw the fate of one frame. Cheap when there are no rules."""
+        if not self.rules:
+            return _FINE
+        fate = _FINE
+        for rule in self.rules:
+            if rule.kind in FRAME_KINDS and fnmatchcase(channel, rule.channel) and self._strikes(rule):
+                if fate is _FINE:
+                    fate = FrameFate()
+                self._doom(fate, rule)
+        return fate
+
+    def _doom(self, fate: FrameFate, rule: Rule) -> None:
+        if rule.kind == "lose":
+            fate.is_lost = True
+        elif rule.kind == "duplicate":
+            fate.is_doubled = True
+        elif rule.kind == "gap":
+            fate.skip += 1
+        else:
+            fate.hold_s += self.random.random() * rule.ms / 1_000
+
+    def _strikes(self, rule: Rule) -> bool:
+        if rule.times == 0:
+            return False
+        rule.seen += 1
+        if rule.nth is not None and rule.seen != rule.nth:
+            return False
+        if rule.p < 1.0 and self.random.random() >= rule.p:
+            return False
+        rule.hits += 1
+        if rule.times is not None:
+            rule.times -= 1
+        return True
+
+    # --- what is in force --------------------------------------------------------------------------------------------
 
     def clear(self) -> None:
         """No trouble any more."""
         self.rules.clear()
-        self.latency_ms = self.jitter_ms = self.lag_ms = 0
+        self.shards_down.clear()
+        self.latency_ms = self.jitter_ms = self.lag_ms = self.slow_bps = self.skew_ms = 0
 
     def add_spec(self, spec: str) -> None:
         """Add the rules of a `--faults` text. Raises `ValueError` naming the piece that is wrong."""
-        for piece in spec.split(";"):
-            if piece.strip():
-                kind, *pairs = (part.strip() for part in piece.split(","))
-                fields = dict(_pair(pair, piece) for pair in pairs)
-                self.add(kind, fields)
+        for kind, fields in faultspec.pieces(spec):
+            self.add(kind, fields)
 
     def add(self, kind: str, fields: Mapping[str, object]) -> None:
         """Add one rule from its fields (strings or JSON values). Raises `ValueError`."""
-        if kind == "lag":
-            self.lag_ms = _integer(fields, "ms", kind)
-        elif kind == "latency":
-            self.latency_ms = _integer(fields, "ms", kind)
-            self.jitter_ms = _integer(fields, "jitter", kind)
-        elif kind in KINDS:
-            self.rules.append(_rule(kind, fields))
+        if kind in faultspec.SETTINGS:
+            self._set(kind, fields)
         else:
-            raise ValueError(f"unknown fault {kind!r}: one of {', '.join((*KINDS, 'lag', 'latency'))}")
+            self.rules.append(faultspec.rule(kind, fields))
+
+    def _set(self, kind: str, fields: Mapping[str, object]) -> None:
+        if kind == "lag":
+            faultspec.only(fields, frozenset({"ms"}), kind)
+            self.lag_ms = faultspec.integer(fields, "ms", kind)
+        elif kind == "latency":
+            faultspec.only(fields, frozenset({"ms", "jitter"}), kind)
+            self.latency_ms = faultspec.integer(fields, "ms", kind)
+            self.jitter_ms = faultspec.integer(fields, "jitter", kind)
+        elif kind == "slow":
+            faultspec.only(fields, frozenset({"bps"}), kind)
+            self.slow_bps = min(faultspec.integer(fields, "bps", kind), _MOST_BPS)
+        elif kind == "skew":
+            faultspec.only(fields, frozenset({"ms"}), kind)
+            self.skew_ms = faultspec.integer(fields, "ms", kind, lowest=-(10**10))
+        else:
+            faultspec.only(fields, frozenset({"index", "up"}), kind)
+            index = faultspec.integer(fields, "index", kind)
+            if str(fields.get("up", "0")).lower() in ("1", "true"):
+                self.shards_down.discard(index)
+            else:
+                self.shards_down.add(index)
 
     def as_json(self) -> dict[str, object]:
         """The rules in force, with how often each struck."""
@@ -131,53 +189,20 @@ class Faults:
             "latency_ms": self.latency_ms,
             "jitter_ms": self.jitter_ms,
             "lag_ms": self.lag_ms,
+            "slow_bps": self.slow_bps,
+            "skew_ms": self.skew_ms,
+            "shards_down": sorted(self.shards_down),
         }
 
 
-def _pair(text: str, piece: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise ValueError(f"fault {piece.strip()!r}: {text!r} is not name=value")
-    return name.strip(), value.strip()
+def _is_meant(rule: Rule, method: str, path: str) -> bool:
+    wanted_method, _, wanted_path = rule.match.rpartition(" ")
+    return wanted_method in ("", "*", method) and fnmatchcase(path, wanted_path)
 
 
-def _integer(fields: Mapping[str, object], name: str, kind: str, default: int = 0) -> int:
-    value = fields.get(name, default)
-    try:
-        number = int(str(value))
-    except ValueError:
-        number = -1
-    if number < 0:
-        raise ValueError(f"fault {kind}: {name} must be a whole number, not {value!r}")
-    return number
-
-
-def _rule(kind: str, fields: Mapping[str, object]) -> Rule:
-    unknown = set(fields) - {"match", "p", "when", "times", "ms", "code", "reset"}
-    if unknown:
-        raise ValueError(f"fault {kind}: unknown field {min(unknown)!r}")
-    try:
-        chance = float(str(fields.get("p", 1.0)))
-    except ValueError:
-        chance = -1.0
-    if not 0.0 <= chance <= 1.0:
-        raise ValueError(f"fault {kind}: p must be between 0 and 1, not {fields['p']!r}")
-    when = str(fields.get("when", "after"))
-    if when not in ("before", "after"):
-        raise ValueError(f"fault {kind}: when must be before or after, not {when!r}")
-    code = _integer(fields, "code", kind, 503)
-    if not 400 <= code <= 599:
-        raise ValueError(f"fault {kind}: code must be an error status, not {code}")
-    return Rule(
-        kind=kind,
-        match=str(fields.get("match", "*")),
-        p=chance,
-        when=when,
-        times=_integer(fields, "times", kind) if fields.get("times") is not None else None,
-        ms=_integer(fields, "ms", kind, _HANG_MS if kind == "hang" else 0),
-        code=code,
-        reset=str(fields.get("reset", "0")).lower() in ("1", "true"),
-    )
+def _error(code: int) -> Response:
+    name = "service_unavailable" if code == 503 else "internal_error"
+    return Response.json(code, {"error": {"code": name, "message": name.replace("_", " ")}})
 
 
 def _add(plan: Plan, rule: Rule) -> None:
@@ -196,10 +221,14 @@ def _add(plan: Plan, rule: Rule) -> None:
             plan.drop_after = True
     elif rule.kind == "throttle":
         plan.answer_before = Response.json(429, {"error": "too many requests"})
+    elif rule.kind == "truncate":
+        plan.truncate = True
+    elif rule.kind == "cursor":
+        plan.garble_cursor = True
+    elif rule.kind == "late":
+        plan.late_s = rule.ms / 1_000
+        plan.answer_after = _error(rule.code) if rule.code else None
+    elif is_before:
+        plan.answer_before = _error(rule.code)
     else:
-        name = "service_unavailable" if rule.code == 503 else "internal_error"
-        answer = Response.json(rule.code, {"error": {"code": name, "message": name.replace("_", " ")}})
-        if is_before:
-            plan.answer_before = answer
-        else:
-            plan.answer_after = answer
+        plan.answer_after = _error(rule.code)

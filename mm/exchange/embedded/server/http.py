@@ -59,6 +59,8 @@ class Response:
     body: bytes = b""
     headers: tuple[tuple[str, str], ...] = ()
     close: bool = False
+    truncate: bool = False
+    """Hang up in the middle of the body, on purpose."""
 
     @classmethod
     def json(cls, status: int, content: object, *, headers: tuple[tuple[str, str], ...] = ()) -> "Response":
@@ -226,6 +228,11 @@ class _HttpConnection:
             headers.append(("Connection", "close"))
         response = h11.Response(status_code=answer.status, headers=headers, reason=_reason(answer.status))
         out = self._h11.send(response) or b""
+        if answer.truncate:
+            out += answer.body[: len(answer.body) // 2]
+            with trio.fail_after(self._limits.send_s):
+                await self._stream.send_all(out)
+            raise CutConnection
         if answer.body and not head_only and answer.status != 204:
             out += self._h11.send(h11.Data(data=answer.body)) or b""
         out += self._h11.send(h11.EndOfMessage()) or b""

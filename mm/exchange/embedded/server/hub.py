@@ -7,12 +7,13 @@ with error 25, as on the real exchange.
 
 import enum
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Final
 
 import attrs
 import orjson
 
-from mm.domain.numbers import Micros
+from mm.domain.numbers import SECOND, Micros
 from mm.domain.order import MarketTicker
 from mm.exchange.embedded.core.events import (
     BookDelta,
@@ -29,6 +30,7 @@ from mm.exchange.embedded.core.events import (
 from mm.exchange.embedded.core.model import same_member, split_account
 from mm.exchange.embedded.core.state import MarketState
 from mm.exchange.embedded.server import frames, listing
+from mm.exchange.embedded.server.faults import Faults
 from mm.exchange.embedded.server.websocket import WebSocket
 from mm.exchange.embedded.server.wire import Json
 
@@ -46,8 +48,10 @@ ERRORS: Final = {
     13: "Unsupported action",
     14: "Market Ticker required",
     15: "Action required",
+    18: "Command timeout",
     25: "Subscription buffer overflow",
     26: "Subscription market limit exceeded",
+    27: "Too many requests",
 }
 """Error codes of the socket (autumn 2026) and their texts."""
 
@@ -105,6 +109,8 @@ class Subscription:
     skip_ticker_ack: bool = False
     seq: int = 0
     """Of the last frame sent."""
+    held_until: Micros = Micros(0)
+    """Its frames are kept back until then (a fault): later ones queue behind them."""
 
     def wants(self, ticker: MarketTicker) -> bool:
         """Whether frames of this market belong to it."""
@@ -141,6 +147,9 @@ class Hub:
     """The connections and their subscriptions."""
 
     clock: Callable[[], Micros]
+    faults: Faults
+    later: Callable[[Micros, Callable[[], None]], None]
+    """Does something at a later time."""
     markets: Callable[[], Mapping[MarketTicker, MarketState]]
     sessions: dict[Session, None] = attrs.field(factory=dict)
     statistics: HubStatistics = attrs.field(factory=HubStatistics)
@@ -248,18 +257,35 @@ class Hub:
             self._overflow(subscription)
             return
         now = self.clock() // 1_000
+        fate = self.faults.frame(subscription.channel.value)
         numbered = b""
         if subscription.channel.is_sequenced:
-            subscription.seq += 1
+            subscription.seq += 1 + fate.skip
             numbered = b'"seq":%d,' % subscription.seq
         identified = b"" if command_id is None else b'"id":%d,' % command_id
-        if self._is_dropped(subscription.channel):
+        if fate.is_lost or self._is_dropped(subscription.channel):
             return
-        self.statistics.frames += 1
-        socket.send(
-            b'{"type":"%b",%b"sid":%d,%b"msg":%b,"sending_ts_ms":%d}\n'
-            % (kind.encode("ascii"), identified, subscription.sid, numbered, msg, now)
+        payload = b'{"type":"%b",%b"sid":%d,%b"msg":%b,"sending_ts_ms":%d}\n' % (
+            kind.encode("ascii"),
+            identified,
+            subscription.sid,
+            numbered,
+            msg,
+            now,
         )
+        for _ in range(2 if fate.is_doubled else 1):
+            self.statistics.frames += 1
+            self.post(subscription, payload, hold_s=fate.hold_s)
+
+    def post(self, subscription: Subscription, payload: bytes, *, hold_s: float = 0.0) -> None:
+        """Bytes of a subscription, behind those of it that are kept back."""
+        now = self.clock()
+        due = max(Micros(now + int(hold_s * SECOND)), subscription.held_until)
+        if due <= now:
+            subscription.session.socket.send(payload)
+        else:
+            subscription.held_until = due
+            self.later(due, partial(subscription.session.socket.send, payload))
 
     def _is_dropped(self, channel: Channel) -> bool:
         left = self.drop_next.get(channel, 0)
@@ -296,7 +322,7 @@ class Hub:
         }
         if subscription.channel.is_sequenced:
             content["seq"] = subscription.seq + 1
-        subscription.session.socket.send(orjson.dumps(content) + b"\n")
+        self.post(subscription, orjson.dumps(content) + b"\n")
 
     def snapshot(
         self, subscription: Subscription, tickers: Iterable[MarketTicker], *, command_id: int | None = None

@@ -5,11 +5,14 @@ but what belongs to a connection that it was given.
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
+from heapq import heappop, heappush
 from random import Random
 from typing import Final
 
 import attrs
+import orjson
 import trio
 
 from mm.domain.numbers import SECOND, Micros, Money
@@ -21,7 +24,7 @@ from mm.exchange.embedded.core.rules import Refused, Rules
 from mm.exchange.embedded.core.state import MarketState
 from mm.exchange.embedded.server.auth import KEY_HEADER, ApiKey, Authenticator, PublicKey
 from mm.exchange.embedded.server.candles import CandleRecorder
-from mm.exchange.embedded.server.control import Control
+from mm.exchange.embedded.server.control import Control, apply_settings
 from mm.exchange.embedded.server.errors import ApiError, not_found
 from mm.exchange.embedded.server.faults import Faults, Plan
 from mm.exchange.embedded.server.http import (
@@ -43,7 +46,19 @@ from mm.exchange.embedded.server.websocket import SocketLimits, WebSocket, hands
 
 WS_PATH: Final = "/trade-api/ws/v2"
 CONTROL: Final = "/control/"
+GARBAGE: Final = "Z2FyYmFnZQ"
+"""A cursor that means nothing: whoever follows it gets the first page, again and again."""
 _IDLE_S: Final = 3_600.0
+
+
+@attrs.frozen(kw_only=True)
+class SocketQuota:
+    """What a member may have of sockets. Only the first two are published."""
+
+    connections: int = 200
+    commands_a_second: int = 10_000
+    markets: int | None = None
+    """In one subscription."""
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -54,6 +69,15 @@ class Driver:
     clock: Callable[[], Micros]
     _planned: Micros | None = None
     _wake: trio.Event = attrs.field(factory=trio.Event)
+    _later: list[tuple[Micros, int, Callable[[], None]]] = attrs.field(factory=list)
+    _laters: int = 0
+
+    def later(self, when: Micros, what: Callable[[], None]) -> None:
+        """Call `what` when the clock reaches `when`; equal times in the order of the calls."""
+        self._laters += 1
+        heappush(self._later, (when, self._laters, what))
+        if self._planned is None or when < self._planned:
+            self._wake.set()
 
     def batch_done(self) -> None:
         """To be called after changes: an earlier timer may have come up."""
@@ -66,6 +90,10 @@ class Driver:
         while True:
             self._wake = trio.Event()
             self._planned = self.core.advance(self.clock())
+            while self._later and self._later[0][0] <= self.clock():
+                heappop(self._later)[2]()
+            if self._later and (self._planned is None or self._later[0][0] < self._planned):
+                self._planned = self._later[0][0]
             wait_s = _IDLE_S
             if self._planned is not None:
                 # Never a busy loop, whatever the core says.
@@ -87,7 +115,7 @@ class ExchangeServer:
     http_limits: HttpLimits
     socket_limits: SocketLimits
     date: Callable[[], str] | None
-    max_markets: int | None
+    quota: SocketQuota
     new_id: IdSource
     connections: int = 0
     """Streams ever served."""
@@ -164,6 +192,11 @@ class ExchangeServer:
             raise CutConnection(reset=plan.reset)
         if plan.answer_before is not None:
             return plan.answer_before
+        if plan.late_s is not None:
+            self._do_late(request, path, plan.late_s)
+            if plan.answer_after is None:
+                raise CutConnection
+            return plan.answer_after
         answer = work(request, path)
         self.driver.batch_done()
         await _pause(plan.delay_after_s)
@@ -171,7 +204,25 @@ class ExchangeServer:
             await _hang(plan)
         if plan.drop_after:
             raise CutConnection(reset=plan.reset)
-        return plan.answer_after or answer
+        answer = plan.answer_after or answer
+        return _spoiled(answer, plan) if isinstance(answer, Response) else answer
+
+    def _do_late(self, request: Request, path: str, late_s: float) -> None:
+        """Execute a request when nobody waits for it any more. Its signature is judged now."""
+        match = find(request.method, path)
+        if match.route is None:
+            return
+        try:
+            key = self._key(match.route, request)
+        except ApiError:
+            return
+        route, values = match.route, match.path
+
+        def run() -> None:
+            with suppress(ApiError, Refused):
+                self._run(route, values, request, key)
+
+        self.driver.later(Micros(self.driver.clock() + int(late_s * SECOND)), run)
 
     # --- REST ---
 
@@ -184,13 +235,13 @@ class ExchangeServer:
                 return Response.json(405, {"error": content}, headers=allow)
             return not_found().response()
         try:
-            return self._run(match.route, match.path, request)
+            return self._run(match.route, match.path, request, self._key(match.route, request))
         except ApiError as error:
             return error.response()
         except Refused as refused:
             return refusal(refused).response()
 
-    def _run(self, route: Route, path: dict[str, str], request: Request) -> Response:
+    def _run(self, route: Route, path: dict[str, str], request: Request, key: ApiKey | None) -> Response:
         call = Call(
             service=self.service,
             request=request,
@@ -198,7 +249,7 @@ class ExchangeServer:
             template=route.template,
             path=path,
             now=self.driver.clock(),
-            key=self._key(route, request),
+            key=key,
         )
         if route.is_read:
             call.pay_read()
@@ -233,17 +284,41 @@ class ExchangeServer:
             key = self.auth.key_of(request.method, request.raw_path, request.headers)
         except ApiError as error:
             return error.response()
+        open_now = sum(session.user_id == key.user_id for session in self.hub.sessions)
+        if open_now >= self.quota.connections:
+            return Response.json(429, {"error": "too many requests"})
         return Upgrade(headers=headers, run=partial(self._serve_socket, key))
 
     async def _serve_socket(self, key: ApiKey, stream: trio.abc.Stream, first_bytes: bytes) -> None:
-        socket = WebSocket(stream, self.socket_limits, delay=self.faults.network_delay)
+        faults = self.faults
+        socket = WebSocket(stream, self.socket_limits, delay=faults.network_delay, rate=faults.socket_rate)
         session = Session(user_id=key.user_id, subaccount=key.subaccount, socket=socket)
-        commands = Commands(hub=self.hub, session=session, max_markets=self.max_markets)
+        commands = Commands(
+            hub=self.hub,
+            session=session,
+            max_markets=self.quota.markets,
+            max_commands=self.quota.commands_a_second,
+        )
         self.hub.open(session)
+        fate = faults.socket_fate()
+        if fate is not None:
+            due = Micros(self.driver.clock() + int(fate.after_s * SECOND))
+            self.driver.later(due, partial(socket.end, fate.kind))
         try:
             await socket.run(first_bytes, commands.on_text)
         finally:
             self.hub.close(session)
+
+
+def _spoiled(answer: Response, plan: Plan) -> Response:
+    """An answer whose cursor leads astray, or that ends in its middle."""
+    if plan.garble_cursor and answer.status == 200:
+        content = orjson.loads(answer.body)
+        for name in ("cursor", "next_cursor"):
+            if isinstance(content, dict) and name in content:
+                content[name] = GARBAGE
+        answer = Response.json(200, content)
+    return attrs.evolve(answer, truncate=True) if plan.truncate else answer
 
 
 async def _pause(seconds: float) -> None:
@@ -281,7 +356,7 @@ def open_exchange_server(
     http_limits: HttpLimits | None = None,
     socket_limits: SocketLimits | None = None,
     date: Callable[[], str] | None = None,
-    max_markets: int | None = None,
+    quota: SocketQuota | None = None,
     observer: Callable[[CoreEvent], None] | None = None,
 ) -> ExchangeServer:
     """A new, empty exchange: core, hub, wire. Starts nothing; `server.driver.run_timers` must be run by the caller.
@@ -302,7 +377,8 @@ def open_exchange_server(
 
     faults = faults or Faults(random=random)
     reads = LaggedReads(Micros(faults.lag_ms * 1_000))
-    hub = Hub(clock=clock, markets=core.markets)
+    driver = Driver(core=core, clock=clock)
+    hub = Hub(clock=clock, markets=core.markets, faults=faults, later=driver.later)
     auth = Authenticator(clock=clock)
     service = Service(
         core=core,
@@ -315,8 +391,9 @@ def open_exchange_server(
         new_id=ids,
     )
     observers.extend((service.candles.observe, partial(reads.observe, core), hub.publish))
+    apply_settings(service, faults)
     return ExchangeServer(
-        driver=Driver(core=core, clock=clock),
+        driver=driver,
         service=service,
         auth=auth,
         hub=hub,
@@ -325,6 +402,6 @@ def open_exchange_server(
         http_limits=http_limits or HttpLimits(),
         socket_limits=socket_limits or SocketLimits(),
         date=date,
-        max_markets=max_markets,
+        quota=quota or SocketQuota(),
         new_id=ids,
     )

@@ -30,6 +30,10 @@ class Commands:
     session: Session
     max_markets: int | None = None
     """Markets that one subscription may hold (error 26); the real number is unpublished."""
+    max_commands: int = 10_000
+    """Commands a second (error 27)."""
+    _second: int = 0
+    _commands: int = 0
 
     def on_text(self, text: str) -> None:
         """One message of the client. Never raises for what is in it."""
@@ -42,9 +46,18 @@ class Commands:
             if not isinstance(message, dict):
                 raise CommandError(1)
             command_id = _id_of(message)
+            self._check_rate()
             self._carry_out(message, command_id)
         except CommandError as error:
             self._reply("error", command_id, msg={"code": error.code, "msg": ERRORS[error.code]})
+
+    def _check_rate(self) -> None:
+        second = self.hub.clock() // 1_000_000
+        if second != self._second:
+            self._second, self._commands = second, 0
+        self._commands += 1
+        if self._commands > self.max_commands:
+            raise CommandError(27)
 
     def _carry_out(self, message: Json, command_id: int | None) -> None:
         command = message.get("cmd")
@@ -87,7 +100,11 @@ class Commands:
         if msg is not None:
             content["msg"] = msg
         content["sending_ts_ms"] = self.hub.clock() // 1_000
-        self.session.socket.send(orjson.dumps(content) + b"\n")
+        payload = orjson.dumps(content) + b"\n"
+        if subscription is None:
+            self.session.socket.send(payload)
+        else:
+            self.hub.post(subscription, payload)
 
     # --- subscribe and unsubscribe ---
 

@@ -77,6 +77,8 @@ class WebSocket:
     limits: SocketLimits = attrs.field(factory=SocketLimits)
     delay: Callable[[], float] | None = None
     """Seconds by which the next frame is held back (a simulated network); frames keep their order."""
+    rate: Callable[[], float | None] | None = None
+    """Bytes a second that the peer takes (a slow line); None: no limit."""
     on_flushed: Callable[[], None] | None = None
     """Called when everything queued is with the transport: someone who was too slow may be fit again."""
     queued_frames: int = 0
@@ -87,6 +89,7 @@ class WebSocket:
     _scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     _closing: bool = False
     _stalled: trio.Event | None = None
+    _is_deaf: bool = False
     _parts: list[str] = attrs.field(factory=list)
     _size: int = 0
 
@@ -97,7 +100,7 @@ class WebSocket:
 
     def send(self, payload: bytes) -> None:
         """Queue a text message. The bound is the caller's to respect (`is_full`), so that replies still get out."""
-        if not self._closing:
+        if not self._closing and not self._is_deaf:
             self._put(text_frame(payload))
 
     def close(self, code: int = 1000, reason: str = "") -> None:
@@ -115,6 +118,21 @@ class WebSocket:
         if reset:
             reset_on_close(self.stream)
         self._scope.cancel(reason="the socket was cut")
+
+    def end(self, how: str) -> None:
+        """End it in one of the ways of the faults: `close` (1001), `drop`, `reset`, `half_open`."""
+        if how == "close":
+            self.close(1001, "going away")
+        elif how == "half_open":
+            self.half_open()
+        else:
+            self.cut(reset=how == "reset")
+
+    def half_open(self) -> None:
+        """From now on neither send nor listen, and keep the connection: our half of it is gone without a word."""
+        self._is_deaf = True
+        self._queue.clear()
+        self.queued_frames = self.queued_bytes = 0
 
     def stall(self) -> None:
         """Write nothing more until `resume`; the queue grows, the TCP connection stays."""
@@ -146,6 +164,8 @@ class WebSocket:
                 if self._handle(on_text):
                     break
                 data = await self.stream.receive_some(READ_SIZE)
+                if self._is_deaf and data:
+                    continue
                 self._proto.receive_data(bytes(data) or None)
             # Reading on keeps our close frame from being lost to a reset; `close` has set the time limit.
             while await self.stream.receive_some(READ_SIZE):
@@ -194,6 +214,8 @@ class WebSocket:
     # --- writing ---
 
     def _put(self, frame: bytes) -> None:
+        if self._is_deaf:
+            return
         held = 0.0 if self.delay is None else self.delay()
         due = trio.current_time() + held if held else 0.0
         self._queue.append((due, frame))
@@ -207,8 +229,14 @@ class WebSocket:
                 while self._queue:
                     if self._stalled is not None:
                         await self._stalled.wait()
+                    if not self._queue:
+                        break
                     await trio.sleep_until(self._queue[0][0])
-                    await self.stream.send_all(self._take())
+                    batch = self._take()
+                    await self.stream.send_all(batch)
+                    bytes_a_second = self.rate() if self.rate is not None else None
+                    if bytes_a_second:
+                        await trio.sleep(len(batch) / bytes_a_second)
                 if self._closing and self._proto.state is not ConnectionState.LOCAL_CLOSING:
                     self._scope.cancel(reason="closed")
                     return
@@ -224,7 +252,8 @@ class WebSocket:
         now = trio.current_time()
         batch: list[bytes] = []
         size = 0
-        while self._queue and size < READ_SIZE and self._queue[0][0] <= now:
+        most = READ_SIZE if self.rate is None or self.rate() is None else 1
+        while self._queue and size < most and self._queue[0][0] <= now:
             frame = self._queue.popleft()[1]
             batch.append(frame)
             size += len(frame)

@@ -20,6 +20,7 @@ from mm.domain.numbers import SECOND, parse_count, parse_money, parse_price
 from mm.domain.order import Side, TimeInForce
 from mm.exchange.embedded.core.ids import UuidSource
 from mm.exchange.embedded.core.model import EventSpec, MarketSpec, OrderRequest, SeriesSpec
+from mm.exchange.embedded.server.faults import Faults
 from mm.exchange.embedded.server.server import WS_PATH, open_exchange_server
 from mm.exchange.embedded.server.websocket import SocketLimits
 
@@ -301,6 +302,24 @@ async def _slow_rig(nursery):
     """The exchange with small socket queues and no pings."""
     limits = SocketLimits(queue_frames=20, heartbeat_s=None)
     return await open_rig(nursery, tier="prestige", socket_limits=limits)
+
+
+@pytest.fixture(name="slow_limits")
+def _slow_limits():
+    """Small socket queues and no pings."""
+    return SocketLimits(queue_frames=20, heartbeat_s=None)
+
+
+@pytest.fixture(name="faults_of")
+def _faults_of():
+    """`faults_of(text)`: the faults of a `--faults` text."""
+
+    def made(text):
+        faults = Faults(random=Random(7))
+        faults.add_spec(text)
+        return faults
+
+    return made
 
 
 @pytest.fixture(name="basic_rig")

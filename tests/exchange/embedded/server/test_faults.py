@@ -243,6 +243,12 @@ async def test_the_back_door_tells_the_truth_and_takes_no_nonsense(rig, autojump
         ("drop,when=never", "when"),
         ("error,code=200", "code"),
         ("drop,pp=1", "pp"),
+        ("drop,nth=0", "nth"),
+        ("late,ms=60001", "60000"),
+        ("cut,how=softly", "how"),
+        ("shuffle,match=GET /markets", "match"),
+        ("skew,ms=soon", "ms"),
+        ("shard_down,shard=3", "shard"),
     ],
 )
 def test_bad_fault_texts_are_named(spec, word):
