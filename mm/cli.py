@@ -279,7 +279,7 @@ def backtest(
         return run_backtest(
             trades, profile=profile, result=result, sets=set or [], fill_model="queue-share", out=json
         )
-    from mm.research.command import Request, run_recordings
+    from mm.research.command import Request, quiet, run_recordings
 
     if profile != "reference":
         raise ConfigError([f"--profile {profile} goes with --trades and --fill-model queue-share alone"])
@@ -297,6 +297,7 @@ def backtest(
         json_out=json,
         html_out=html,
     )
+    quiet()
     return run_recordings(request)
 
 

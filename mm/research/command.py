@@ -45,10 +45,14 @@ class Request:
     html_out: Path | None = None
 
 
+def quiet() -> None:
+    """The live parts log what happens to a bot; thousands of such lines are no help here. For the whole process."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+
+
 def run_recordings(request: Request, stdout: IO[str] | None = None, stderr: IO[str] | None = None) -> int:
     """The whole command: 0, or 1 with every problem on stderr and nothing written."""
     stdout, stderr = stdout or sys.stdout, stderr or sys.stderr
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     try:
         options, given = _options(request)
         tape = read_all(request.recordings)

@@ -99,7 +99,8 @@ class Lines:
             try:
                 take(one)
             except (KeyError, TypeError, ValueError, AttributeError, IndexError, BookOutOfSync) as error:
-                what = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+                cause = error.__cause__ if isinstance(error.__cause__, KeyError) else error
+                what = f"{cause} is missing" if isinstance(cause, KeyError) else str(error)
                 raise self.fail(f"{what} (expected {expected})") from error
 
 
