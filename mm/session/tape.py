@@ -11,7 +11,8 @@ from mm.domain.numbers import SECOND, Micros, Price
 from mm.domain.order import MarketTicker
 from mm.views.snapshot import MARKOUTS_S, FillView
 
-KEPT_FILLS: Final = 200
+KEPT_FILLS: Final = 1_000
+"""Enough for a minute of the busiest hour: a fill that leaves before its last markout is missing in the average."""
 LATE_S: Final = 5.0
 """A markout that could not be taken within this time stays unknown."""
 
@@ -20,11 +21,21 @@ MarkOf = Callable[[MarketTicker], Price | None]
 
 @attrs.define(eq=False)
 class Tape:
-    """A bounded list of fills. `add` is told of each new fill, `take_markouts` is called about once a second."""
+    """A bounded list of fills, and averages over all of them. `add` is told of each new fill, `take_markouts` is called about once a second."""
 
     mark_of: MarkOf
     _fills: deque[FillView] = attrs.field(factory=lambda: deque(maxlen=KEPT_FILLS))
     """Newest first."""
+    _sums: list[int] = attrs.field(factory=lambda: [0] * (1 + len(MARKOUTS_S)))
+    """Edge and each markout times contracts, over all fills of which it is known."""
+    _counts: list[int] = attrs.field(factory=lambda: [0] * (1 + len(MARKOUTS_S)))
+
+    @property
+    def averages(self) -> tuple[float | None, ...]:
+        """Edge and each markout per contract over the run, in `Price` units; None while none is known."""
+        return tuple(
+            total / count if count else None for total, count in zip(self._sums, self._counts, strict=True)
+        )
 
     @property
     def fills(self) -> tuple[FillView, ...]:
@@ -33,6 +44,8 @@ class Tape:
 
     def add(self, fill: Fill) -> None:
         """A new fill, its inventory moved already."""
+        edge = self._against_mark(fill.ticker, fill.side.sign, fill.price)
+        self._count(0, edge, fill.count)
         self._fills.appendleft(
             FillView(
                 key=f"{fill.order_id} {fill.trade_id}",
@@ -43,7 +56,7 @@ class Tape:
                 count=fill.count,
                 fee=fill.fee,
                 is_maker=fill.liquidity is Liquidity.MAKER,
-                edge=self._against_mark(fill.ticker, fill.side.sign, fill.price),
+                edge=edge,
                 markouts=(None,) * len(MARKOUTS_S),
             )
         )
@@ -62,8 +75,14 @@ class Tape:
         for n, horizon in enumerate(MARKOUTS_S):
             if markouts[n] is None and horizon <= age < horizon + LATE_S:
                 markouts[n] = self._against_mark(fill.ticker, fill.side.sign, fill.price)
+                self._count(n + 1, markouts[n], fill.count)
         found = tuple(markouts)
         return fill if found == fill.markouts else attrs.evolve(fill, markouts=found)
+
+    def _count(self, place: int, value: int | None, count: int) -> None:
+        if value is not None:
+            self._sums[place] += value * count
+            self._counts[place] += count
 
     def _against_mark(self, ticker: MarketTicker, sign: int, price: Price) -> int | None:
         mark = self.mark_of(ticker)

@@ -22,7 +22,7 @@ from mm.views.snapshot import (
 )
 
 SHOWN_ALERTS: Final = 3
-SHOWN_FILLS: Final = 60
+SHOWN_FILLS: Final = 100
 SHOWN_LEVELS: Final = 8
 OPERATOR_HOLD: Final = "operator"
 """The cause under which an operator's pause is kept in a market's holds."""
@@ -82,6 +82,7 @@ class Viewer:
             loop_lag_s=self.loop_lag_s,
             limits=self._limits(markets),
             recent_fills=trading.tape.fills[:SHOWN_FILLS],
+            markout_averages=trading.tape.averages,
             alert_list=tuple(
                 AlertView(at=a.at, severity=a.severity.name.lower(), text=a.text) for a in reversed(alerts)
             ),

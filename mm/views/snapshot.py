@@ -206,6 +206,8 @@ class Snapshot:
     limits: tuple[LimitView, ...] = ()
     recent_fills: tuple[FillView, ...] = ()
     """Of this run, newest first."""
+    markout_averages: tuple[float | None, ...] = (None,) * (1 + len(MARKOUTS_S))
+    """Edge and markouts per contract over this run's fills, in `Price` units; None: none known yet."""
     alert_list: tuple[AlertView, ...] = ()
     """The latest ones, newest first."""
     is_all_paused: bool = False

@@ -1,5 +1,7 @@
 """Fills of a run with their markouts: taken on time, from our side, or not at all."""
 
+import attrs
+
 from mm.domain.fill import Fill, Liquidity, TradeId
 from mm.domain.numbers import SECOND, Count, Micros, Money, Price
 from mm.domain.order import MarketTicker, OrderId, Side
@@ -81,3 +83,16 @@ def test_the_tape_is_bounded_and_newest_first() -> None:
 
     assert len(tape.fills) == KEPT_FILLS
     assert tape.fills[0].key.endswith(f"t{KEPT_FILLS + 49}")
+
+
+def test_averages_are_weighted_by_contracts_over_the_whole_run() -> None:
+    """Also over fills that the tape has dropped already; what is not known yet is not counted as zero."""
+    mark = Mark()
+    tape = Tape(mark)
+    assert tape.averages == (None, None, None)
+    tape.add(attrs.evolve(fill(0), count=Count(100)))
+    tape.add(attrs.evolve(fill(0, Side.ASK), count=Count(300)))
+    mark.price = Price(4_200)
+    tape.take_markouts(Micros(START + 10 * SECOND))
+
+    assert tape.averages == (-50.0, -100.0, None)

@@ -92,6 +92,7 @@ def make_snapshot(markets: int = 3, **changes: object) -> Snapshot:
         worst_exposure=Count(8_000),
         limits=(LimitView(name="MAX_GLOBAL_INVENTORY", used=80.0, limit=800.0, unit="contracts"),),
         recent_fills=(make_fill(1),),
+        markout_averages=(60.0, -35.5, None),
         alert_list=(AlertView(at=Micros(NOW), severity="warning", text="something"),),
         web_url=f"http://{HOST}/#{TOKEN}",
     )

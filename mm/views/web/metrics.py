@@ -21,7 +21,7 @@ from prometheus_client.registry import Collector
 import mm
 from mm.domain.histogram import HistogramView
 from mm.domain.numbers import CONTRACT, DOLLAR_MONEY, SECOND
-from mm.views.snapshot import BudgetView, Snapshot
+from mm.views.snapshot import MARKOUTS_S, BudgetView, Snapshot
 
 CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
 
@@ -110,6 +110,15 @@ def _trading(snapshot: Snapshot) -> Iterator[Metric]:
     ):
         exposure.add_metric([kind], count / CONTRACT)
     yield exposure
+    markout = GaugeMetricFamily(
+        "mm_markout_cents",
+        "Mean over this run's contracts: the mark less the price, from our side, so many seconds after the fill.",
+        labels=["after"],
+    )
+    for after, mean in zip((0, *MARKOUTS_S), snapshot.markout_averages, strict=True):
+        if mean is not None:
+            markout.add_metric([f"{after}s"], mean / 100)
+    yield markout
     used = GaugeMetricFamily(
         "mm_limit_used_ratio", "Share of a limit in use; 1 is all of it.", labels=["limit"]
     )

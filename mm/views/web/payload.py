@@ -103,6 +103,7 @@ def totals(snapshot: Snapshot) -> Json:
         "latency_p99_s": _finite(latency.quantile(0.99)),
         "loop_lag_s": round(snapshot.loop_lag_s, 4),
         "fills": snapshot.fills,
+        "markouts": [None if m is None else round(m, 1) for m in snapshot.markout_averages],
         "contracts": snapshot.contracts,
         "fees": snapshot.fees,
         "realized": snapshot.realized,

@@ -160,6 +160,7 @@ function showTotals() {
   setClass(kpi.ordersSub, t.orders_unknown ? "sub warn" : "sub");
   value(kpi.fills, t.fills.toLocaleString("en-US"));
   setText(kpi.fillsSub, `${format.contracts(t.contracts)} contracts`);
+  $("markouts").replaceChildren("mean ", ...t.markouts.map((m) => h("span", { class: m === null ? "faint" : format.tone(m) }, ` ${format.centsSigned(m)} `)));
   value(kpi.position, format.contractsSigned(t.net), "net");
   setText(kpi.positionSub, t.drifts ? `${t.drifts} differ from the exchange` : `${format.contracts(t.gross)} gross`);
   setClass(kpi.positionSub, t.drifts ? "sub down" : "sub");
