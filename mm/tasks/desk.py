@@ -54,6 +54,10 @@ REMEMBERED: Final = 5_000
 """Done orders kept in memory to route late reports; the ledger knows the rest."""
 
 
+EXPIRY: Final = "ExpiryCancel"
+"""The venue's word for an order that ended by its expiration time."""
+
+
 class Verdict(enum.Enum):
     """What became of a write."""
 
@@ -94,6 +98,7 @@ class DeskStatistics:
     refused: int
     unknown: int
     live: int
+    expired: int
 
 
 @attrs.define(eq=False)
@@ -119,6 +124,8 @@ class OrderDesk:
     decreased: int = 0
     refused: int = 0
     unknown: int = 0
+    expired: int = 0
+    """Quotes that ended by their expiry: the budget did not carry their renewal, or nobody could renew."""
     latency: Histogram = attrs.field(factory=Histogram)
     """From a write's send to its answer, whatever that was, in seconds."""
 
@@ -132,6 +139,7 @@ class OrderDesk:
             self.refused,
             self.unknown,
             len(self.live),
+            self.expired,
         )
 
     # --- writes (tokens are the caller's, already granted) ---
@@ -237,6 +245,9 @@ class OrderDesk:
                 order.apply(OrderEvent.SEEN_RESTING)
                 self.on_change(order.ticker)
             return
+        if order.state is not OrderState.DONE and report.reason == EXPIRY:
+            self.expired += 1
+            log.info("quote expired", market=order.ticker, order_id=report.order_id, expired=self.expired)
         self.gone(order, filled=report.filled)
 
     def on_fill(self, fill: Fill) -> None:

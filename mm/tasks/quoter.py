@@ -34,6 +34,7 @@ PAUSE_PROBE_S: Final = 15.0
 REFUSED_REST_S: Final = 5.0
 """After a refusal that will not cure itself within a cooldown (balance, unknown reason)."""
 GUARDIAN_REST_S: Final = 1.0
+RENEWAL_STEPS: Final = 8
 BACKOFF_S: Final = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
 
 
@@ -337,22 +338,33 @@ class Quoter:
 
     def _to_renew(self, side: Side) -> Order | None:
         """The side's resting quote, when half of its life is over."""
-        due = self.tools.clock() + self.tools.quote_ttl // 2
+        now = self.tools.clock()
         for order in self.tools.desk.of_market(self.ticker):
-            if order.side is side and order.state is OrderState.RESTING and (order.expires_at or due) < due:
+            if (
+                order.side is side
+                and order.state is OrderState.RESTING
+                and (self._renew_at(order) or now) < now
+            ):
                 return order
         return None
 
     def _next_renewal(self) -> Micros | None:
-        half = self.tools.quote_ttl // 2
         now = self.tools.clock()
         free = [side for side, work in self._sides.items() if not work.is_busy and work.rest_until <= now]
         found = [
-            Micros(order.expires_at - half + 1)
+            Micros(due + 1)
             for order in self.tools.desk.of_market(self.ticker)
-            if order.expires_at is not None and order.side in free and order.state is OrderState.RESTING
+            if order.side in free and order.state is OrderState.RESTING and (due := self._renew_at(order))
         ]
         return min(found, default=None)
+
+    def _renew_at(self, order: Order) -> Micros | None:
+        """At half of its life, a little earlier for some: quotes that were placed together are not renewed together."""
+        if order.expires_at is None:
+            return None
+        life = self.tools.quote_ttl
+        step = int(order.client_order_id.rpartition("-")[2]) % RENEWAL_STEPS
+        return Micros(order.expires_at - life // 2 - step * (life // (8 * RENEWAL_STEPS)))
 
     # --- what came of it ---
 

@@ -620,6 +620,30 @@ async def test_a_partly_filled_quote_is_renewed_at_its_total_size(autojump_clock
         assert rig.exchange.called("amend")
 
 
+async def test_what_the_budget_cannot_renew_expires_and_is_counted(autojump_clock: MockClock) -> None:
+    """The exchange takes the quote off; the market is quoted anew once there are tokens."""
+    rig = TaskRig(quote_ttl=Micros(20 * SECOND))
+    async with rig.with_quoter():
+        await trio.sleep(1)
+        old = rig.only(BID).order_id
+        rig.exchange.end(old, report=True)
+        await trio.sleep(0.1)
+
+        assert rig.desk.statistics().expired == 1
+        assert rig.only(BID).order_id != old
+
+
+async def test_quotes_placed_together_are_not_renewed_together(autojump_clock: MockClock) -> None:
+    """Renewals of many markets are spread, so that they do not meet in the budget; none comes after half of its life."""
+    rig = TaskRig(quote_ttl=Micros(32 * SECOND))
+    async with rig.with_quoter():
+        await trio.sleep(20)
+        times = [call.at for call in rig.exchange.called("amend")]
+
+    assert len(set(times)) == len(times) == 2
+    assert all(12 <= at <= 17 for at in times)
+
+
 # --- exits ---
 
 
