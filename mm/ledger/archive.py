@@ -22,6 +22,8 @@ KEEP_SETTLED: Final = Micros(7 * DAY)
 """A market is archived no earlier than this after it was settled: until then late fills may come."""
 KEEP_DONE: Final = Micros(2 * DAY)
 """Done orders, deleted groups and delivered alerts are kept for so long."""
+SHRINK_SHARE: Final = 0.2
+"""Of the file that must be free before it is written anew; free pages are used again in any case."""
 ARCHIVE_ABOVE: Final = 64_000_000
 """Bytes above which a ledger is archived by itself."""
 
@@ -60,8 +62,11 @@ def archive(store: Store, *, now: Micros, keep_settled: Micros = KEEP_SETTLED) -
         ).fetchone()
         copy = _copy(store, now) if markets else None
         fills = _move(store, horizon, copy.name) if copy is not None else 0
-        store.connection.execute("VACUUM")
-        store.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        (free,) = store.connection.execute("PRAGMA freelist_count").fetchone()
+        (pages,) = store.connection.execute("PRAGMA page_count").fetchone()
+        if free > pages * SHRINK_SHARE:
+            store.connection.execute("VACUUM")
+            store.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         return Archived(
             archive=copy,
             markets=markets,

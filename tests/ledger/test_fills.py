@@ -166,7 +166,7 @@ async def test_positions_are_exact_sums_of_fills(books):
 
 async def test_replay_gives_the_fills_of_open_markets_in_exchange_order(books, monkeypatch):
     """Market by market, in chunks that do not lose or repeat a fill at their borders."""
-    monkeypatch.setattr("mm.ledger.ledger.REPLAY_CHUNK", 3)
+    monkeypatch.setattr("mm.ledger.reads.REPLAY_CHUNK", 3)
     fills = [books.fill(n, ticker=f"M{n % 2}", ts=1000 + n // 4) for n in range(13)]
     async with books.open() as ledger:
         await ledger.record_fills([*reversed(fills), books.fill(99, ticker="SETTLED")])

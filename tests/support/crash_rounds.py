@@ -35,8 +35,8 @@ from mm.exchange.paging import read_all
 from mm.exchange.port import ExchangeError, NewOrder
 from mm.ledger.reader import open_reader
 
-START_S: Final = 20.0
-END_S: Final = 40.0
+START_S: Final = 30.0
+END_S: Final = 60.0
 BALANCE: Final = "10000"
 
 
