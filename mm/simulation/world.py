@@ -315,7 +315,8 @@ class World:
         """The bot ended by itself: was that right, and did it leave nothing?"""
         summary = self._summary
         assert summary is not None
-        self.recorder.note(f"life {life.number} ended: {summary.reason}")
+        # The folder's name is chance of another kind, and part of no trace.
+        self.recorder.note(f"life {life.number} ended: {summary.reason.replace(str(self.folder), '')}")
         if summary.exit_code is not ExitCode.ORDERS_MAY_REST:
             if life.prefix:
                 # One that failed before its start-up sweep answers for nothing that an earlier life left.
