@@ -169,6 +169,9 @@ def exchange(
     games: int = 16,
     markets: int | None = None,
     replay: Path | None = None,
+    shards: int = 1,
+    fee_flips: Annotated[bool, Parameter(negative="")] = False,
+    archive_after: float | None = None,
     faults: str = "",
     tier: str = "basic",
     balance: str = "10000",
@@ -184,6 +187,9 @@ def exchange(
         games: How many games.
         markets: How many markets in all, for breadth; without it two a game.
         replay: Serve the books of this recording instead of a generated slate.
+        shards: Spread the games, and the balance, over so many shards of the exchange.
+        fee_flips: The games' series pays half fees, and each event the whole from puck drop on.
+        archive_after: Seconds after which what is over is found in the archive only; never, unless given.
         faults: What goes wrong on purpose, see docs/exchange.md.
         tier: The account's rate limits: basic, advanced, expert, premier, paragon, prime, prestige.
         balance: Dollars on the account.
@@ -203,6 +209,9 @@ def exchange(
             games=games,
             markets=markets,
             replay=replay,
+            shards=shards,
+            fee_flips=fee_flips,
+            archive_after_s=archive_after,
             faults=faults,
             tier=tier,
             balance=balance,

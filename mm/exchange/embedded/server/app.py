@@ -19,7 +19,7 @@ import orjson
 import trio
 
 from mm.domain.errors import ConfigError
-from mm.domain.numbers import Micros, Money, parse_money
+from mm.domain.numbers import SECOND, Micros, Money, parse_money
 from mm.exchange.embedded.core.ids import UuidSource
 from mm.exchange.embedded.server.auth import make_keypair
 from mm.exchange.embedded.server.faults import Faults
@@ -50,6 +50,12 @@ class ExchangeOptions:
     """Markets in all; None: two a game."""
     replay: Path | None = attrs.field(default=None, converter=attrs.converters.optional(Path))
     """Serve a recording instead of a generated slate."""
+    shards: int = 1
+    """Over so many shards the games are spread; the balance too."""
+    fee_flips: bool = False
+    """Events' fees flip at puck drop, as baseball's do."""
+    archive_after_s: float | None = None
+    """Settled markets, trades and done orders move to the archive when they are so old; None: never."""
     faults: str = ""
     tier: str = "basic"
     balance: str = "10000"
@@ -116,6 +122,8 @@ def check_options(options: ExchangeOptions) -> tuple[Faults, Money]:
         problems.append("--balance: must not be negative")
     if not 0 <= options.port <= 65_535:
         problems.append(f"--port: {options.port} is not between 0 and 65535")
+    if options.archive_after_s is not None and options.archive_after_s < 0:
+        problems.append("--archive-after: must not be negative")
     if options.exit_with_fd is not None:
         try:
             os.fstat(options.exit_with_fd)
@@ -135,6 +143,8 @@ def make_source(options: ExchangeOptions, seed: int) -> MarketSource:
             seed=seed,
             speed=SLATE_SPEED if options.speed is None else options.speed,
             size=SlateSize(games=options.games, markets=options.markets),
+            shards=options.shards,
+            has_fee_flips=options.fee_flips,
         )
     except ValueError as error:
         raise ConfigError([str(error)]) from None
@@ -170,6 +180,8 @@ async def serve(
                 faults=faults,
                 date=lambda: formatdate(time.time() + faults.skew_ms / 1_000, usegmt=True),
             )
+            if options.archive_after_s is not None:
+                server.service.archive_after = Micros(int(options.archive_after_s * SECOND))
             await nursery.start(source.run, server.driver)
             nursery.start_soon(server.driver.run_timers)
             ready = _open_account(server, options, balance, folder, listeners, seed)

@@ -5,6 +5,8 @@
 | `seed` | names every random stream: games, pairs, moods, traders | |
 | `speed` | game seconds per wall second; traders' rates follow it up to `MOST_EVENTS` a second in all, then thin evenly | 10 |
 | `games` | games on at once | 16 |
+| `shards` | over so many shards the games are spread | 1 |
+| `has_fee_flips` | the games' series pays half, and each event the whole from puck drop on | no |
 | `markets` | markets in all; above two a game come totals and spreads, above 12 a game more games | 2 a game |
 
 On the virtual clock the same seed and the same client requests give the same events; on the real clock games and
@@ -13,12 +15,14 @@ of the listing. When a game ends, the next one of its place is listed at once, b
 992 pairings of a day are used up, its place stays empty until the next day.
 """
 
+from fractions import Fraction
 from functools import partial
 from typing import Final
 
 import attrs
 import trio
 
+from mm.domain.fees import FeeType
 from mm.domain.numbers import Micros
 from mm.domain.tickers import eastern_date, next_eastern_midnight
 from mm.exchange.embedded.slate.agenda import Agenda
@@ -51,6 +55,7 @@ LEAN_FROM: Final = 400
 """From so many markets on their books have fewer levels."""
 BATCH: Final = 300
 """Happenings worked off before others get a turn."""
+MOST_SHARDS: Final = 8
 KEPT_GAMES: Final = 2000
 """Milestones kept, the newest."""
 
@@ -96,6 +101,10 @@ class GeneratedSlate:
     seed: int
     speed: float = 10.0
     size: SlateSize = attrs.field(factory=SlateSize)
+    shards: int = 1
+    """Games go to the shards 0 to `shards` - 1 in turn."""
+    has_fee_flips: bool = False
+    """The series pays half, and every game's event flips to the whole at its start."""
     most_events: float = MOST_EVENTS
     """Traders thin out evenly beyond so many book changes and prints a second."""
     games: list[LiveGame] = attrs.field(factory=list)
@@ -109,6 +118,8 @@ class GeneratedSlate:
     def __attrs_post_init__(self) -> None:
         if not 0.01 <= self.speed <= 10_000:
             raise ValueError(f"speed must be between 0.01 and 10000, not {self.speed}")
+        if not 1 <= self.shards <= MOST_SHARDS:
+            raise ValueError(f"shards must be between 1 and {MOST_SHARDS}, not {self.shards}")
         self._schedule = Schedule(self.seed)
         total = self.size.total_markets
         winners = 2 * self.size.total_games
@@ -143,7 +154,7 @@ class GeneratedSlate:
         self.agenda.now = now
         self._floor = Floor(driver.core, now)
         self._floor.open_accounts()
-        for spec in series_specs():
+        for spec in series_specs(is_half=self.has_fee_flips):
             if spec.ticker not in driver.core.series():
                 driver.core.add_series(now, spec)
         fixtures = self._schedule.first_slate(self.size.total_games, eastern_date(now), self.speed)
@@ -160,6 +171,7 @@ class GeneratedSlate:
             listed=now,
             settlement_timer=tempo.settlement_timer(),
             extra_lines=self.size.extra_lines(place),
+            exchange_index=fixture.number % self.shards,
         )
         game = LiveGame(
             fixture=fixture,
@@ -173,6 +185,10 @@ class GeneratedSlate:
         )
         for event in listing.events:
             floor.core.add_event(now, event)
+        if self.has_fee_flips:
+            main = listing.events[0]
+            whole = (FeeType.QUADRATIC_WITH_MAKER_FEES, Fraction(1))
+            floor.core.schedule_event_fees(now, main.ticker, *whole, start)
         for i, line in enumerate(listing.lines):
             game.crowds.append(self._crowd(game, line, i))
         self.games.append(game)

@@ -7,6 +7,7 @@ import datetime as dt
 import enum
 import uuid
 from collections.abc import Iterator, Mapping
+from fractions import Fraction
 from typing import Any, Final
 
 import attrs
@@ -125,10 +126,14 @@ class Listing:
     milestone: Milestone
 
 
-def series_specs() -> list[SeriesSpec]:
-    """The series of the slate. Games have maker fees, lines do not (as the real hockey and baseball lines)."""
+def series_specs(*, is_half: bool = False) -> list[SeriesSpec]:
+    """The series of the slate. Games have maker fees, lines do not (as the real hockey and baseball lines).
+
+    `is_half`: the games' series pays half, as baseball's does; the events flip to the whole at the start.
+    """
+    games = _series(GAME_SERIES, "NHL Game", "Game", FeeType.QUADRATIC_WITH_MAKER_FEES)
     return [
-        _series(GAME_SERIES, "NHL Game", "Game", FeeType.QUADRATIC_WITH_MAKER_FEES),
+        attrs.evolve(games, fee_multiplier=Fraction(1, 2)) if is_half else games,
         _series(TOTAL_SERIES, "NHL Total Goals", "Goal Total", FeeType.QUADRATIC),
         _series(SPREAD_SERIES, "NHL Spread", "Spread", FeeType.QUADRATIC),
     ]
@@ -161,6 +166,7 @@ class _Game:
     start: Micros
     listed: Micros
     settlement_timer: Micros
+    exchange_index: int
 
     @property
     def title(self) -> str:
@@ -185,6 +191,7 @@ class _Game:
             title=title,
             sub_title=f"{self.pairing.away.code} vs {self.pairing.home.code} ({local.strftime('%b')} {local.day})",
             is_mutually_exclusive=is_exclusive,
+            exchange_index=self.exchange_index,
             metadata={
                 "category": "Sports",
                 "product_metadata": {"competition": "Pro Hockey", "competition_scope": scope},
@@ -202,6 +209,7 @@ class _Game:
             event_ticker=event.ticker,
             open_time=self.listed,
             close_time=close,
+            exchange_index=self.exchange_index,
             settlement_timer=self.settlement_timer,
             title=title,
             yes_sub_title=yes,
@@ -224,7 +232,13 @@ class _Game:
 
 
 def list_game(
-    pairing: Pairing, *, start: Micros, listed: Micros, settlement_timer: Micros, extra_lines: int = 0
+    pairing: Pairing,
+    *,
+    start: Micros,
+    listed: Micros,
+    settlement_timer: Micros,
+    extra_lines: int = 0,
+    exchange_index: int = 0,
 ) -> Listing:
     """The events and markets of one game, `extra_lines` of totals and spreads beside the two winner markets.
 
@@ -237,6 +251,7 @@ def list_game(
         start=start,
         listed=listed,
         settlement_timer=settlement_timer,
+        exchange_index=exchange_index,
     )
     main = game.event(GAME_SERIES, "Game", game.title, is_exclusive=True)
     events = {main.ticker: main}
