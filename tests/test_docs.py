@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from cyclopts import App
 
 from mm.cli import app
 from mm.engine.parameters import PARAMETERS_BY_NAME
@@ -123,20 +124,28 @@ def test_every_file_that_is_named_exists(page: Path) -> None:
     assert sorted(name for name in named if not (ROOT / name).exists()) == []
 
 
+def cannot_be_typed(words: list[str], group: App) -> str:
+    """The part of a command line that the program does not know; empty when it knows all of it."""
+    command = words[0] if words else ""
+    if command not in set(group):
+        return command or "(a command is missing)"
+    if group[command].default_command is None:
+        problem = cannot_be_typed(words[1:], group[command])
+        return f"{command} {problem}" if problem else ""
+    known = {name for argument in group[command].assemble_argument_collection() for name in argument.names}
+    named = re.findall(r"(?<!\S)--[a-z][a-z-]*", " ".join(words))
+    return next((f"{command} {option}" for option in named if option not in known), "")
+
+
 @EACH_PAGE
 def test_every_command_that_is_named_exists_with_its_options(page: Path) -> None:
     """`mm ...` on a page can be typed."""
-    known = set(app)
-    wrong = []
-    for code in code_of(page):
-        for command, rest in re.findall(r"(?:^|[\s/])mm ([a-z][a-z-]*)\b([^#;|]*)", code):
-            if command not in known:
-                wrong.append(f"mm {command}")
-                continue
-            options = {
-                name for argument in app[command].assemble_argument_collection() for name in argument.names
-            }
-            wrong += [f"mm {command} {o}" for o in re.findall(r"--[a-z][a-z-]*", rest) if o not in options]
+    typed = [
+        words
+        for code in code_of(page)
+        for words in re.findall(r"(?:^|[\s/])mm ([a-z][a-z-]*\b[^#;|]*)", code)
+    ]
+    wrong = [f"mm {problem}" for words in typed if (problem := cannot_be_typed(words.split(), app))]
 
     assert wrong == []
 
