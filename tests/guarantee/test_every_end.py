@@ -144,7 +144,7 @@ async def test_out_of_memory(ground: Ground) -> None:
     resource.prlimit(bot.pid, resource.RLIMIT_AS, (limit, limit))
     resource.prlimit(bot.pid, resource.RLIMIT_DATA, (1, 1))
     started = trio.current_time()
-    with trio.move_on_after(3.0):
+    with trio.move_on_after(2.0):
         while is_alive(bot.pid):
             await trio.sleep(0.05)
     print(f"alive for {trio.current_time() - started:.1f} s without a further page of memory")
@@ -237,8 +237,7 @@ async def test_whatever_was_left_all_the_same(ground: Ground) -> None:
     assert await ground.resting() == FOREIGN
 
 
-@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL], ids=["SIGTERM", "SIGKILL"])
-async def test_creates_that_the_exchange_executes_after_the_end(ground: Ground, end: signal.Signals) -> None:
+async def test_creates_that_the_exchange_executes_after_the_end(ground: Ground) -> None:
     """Orders held up inside the exchange for seconds land behind the fence: they are refused, without a second sweep."""
     bot = await ground.start()
     await ground.rig.control(
@@ -249,9 +248,8 @@ async def test_creates_that_the_exchange_executes_after_the_end(ground: Ground, 
     with trio.fail_after(10.0):
         while not await ground.struck():
             await trio.sleep(0.02)
-    bot.process.send_signal(end)
-    code = await bot.ended()
-    assert code == (0 if end is signal.SIGTERM else -signal.SIGKILL)
+    bot.process.send_signal(signal.SIGTERM)
+    assert await bot.ended() == 0
     started = trio.current_time()
     while trio.current_time() < started + LATE_MS / 1000 + 1.0:
         assert await ground.resting() == FOREIGN
@@ -270,6 +268,7 @@ async def test_the_embedded_exchange_dies(ground: Ground) -> None:
     assert guardian is not None
     ground.pids |= {exchange, guardian}
     os.kill(exchange, signal.SIGKILL)
+    await ground.gone(exchange, 5.0, "the exchange")
     bot.process.send_signal(signal.SIGTERM)
 
     assert await bot.ended() == 1
