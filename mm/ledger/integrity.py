@@ -141,7 +141,7 @@ def chain_anew(connection: sqlite3.Connection, note: str) -> None:
 
 def _chain_table(connection: sqlite3.Connection, table: str) -> None:
     # Row by row: every entry needs the one before it.
-    rows = connection.execute(f"SELECT rowid FROM {table} ORDER BY rowid").fetchall()
+    rows = connection.execute(f"SELECT rowid FROM {table} ORDER BY rowid")
     connection.executemany(f"{_entry_sql(table, 't.')} FROM {table} t WHERE t.rowid = ?", rows)
 
 
@@ -243,19 +243,35 @@ def _broken_chain(connection: sqlite3.Connection) -> Iterator[str]:
             yield f"entry {seq} of the chain ({kind} {key}) does not follow the one before it"
         previous, next_seq = digest, seq + 1
     for table in MONEY:
-        key_sql = KEYS[table]
-        newest = f"(SELECT key, content, MAX(seq) FROM chain WHERE kind = '{table}' GROUP BY key)"
-        key, money = key_sql.format("t."), _content_of(table, "t.")
-        for name, known in connection.execute(
-            f"SELECT {key}, c.key FROM {table} t LEFT JOIN {newest} c ON c.key = {key}"
-            f" WHERE c.content IS NOT {money}"
-        ):
-            what = "is not in the chain" if known is None else "does not hold the money that the chain says"
-            yield f"row {name} of {table} {what}"
-        for (name,) in connection.execute(
-            f"SELECT key FROM chain WHERE kind = '{table}' EXCEPT SELECT {key_sql.format('')} FROM {table}"
-        ):
-            yield f"row {name} of {table} is missing"
+        yield from _unchained(connection, table)
+
+
+def _unchained(connection: sqlite3.Connection, table: str) -> Iterator[str]:
+    """Rows that the chain does not hold as they are, and entries without a row: both in order of their keys."""
+    rows = connection.execute(
+        f"SELECT {KEYS[table].format('')} AS key, {_content_of(table, '')} FROM {table} ORDER BY key"
+    )
+    entries = connection.execute(
+        "SELECT key, content, MAX(seq) FROM chain WHERE kind = ? GROUP BY key ORDER BY key", (table,)
+    )
+    row, entry = rows.fetchone(), entries.fetchone()
+    while row is not None or entry is not None:
+        is_same = row is not None and entry is not None and row[0] == entry[0]
+        if not is_same and (entry is None or (row is not None and _rank(row[0]) < _rank(entry[0]))):
+            yield f"row {row[0]} of {table} is not in the chain"
+            row = rows.fetchone()
+        elif not is_same:
+            yield f"row {entry[0]} of {table} is missing"
+            entry = entries.fetchone()
+        else:
+            if row[1] != entry[1]:
+                yield f"row {row[0]} of {table} does not hold the money that the chain says"
+            row, entry = rows.fetchone(), entries.fetchone()
+
+
+def _rank(key: object) -> tuple[int, object]:
+    """SQLite's order of values of several types: a damaged file may hold any."""
+    return (2, key) if isinstance(key, bytes) else (1, key) if isinstance(key, str) else (0, key)
 
 
 def _few(texts: Iterator[str]) -> list[str]:

@@ -20,7 +20,7 @@ import trio
 from mm.domain.errors import LedgerError, MMError
 from mm.domain.fill import Fill
 from mm.domain.numbers import Count, Micros, Money, Price
-from mm.domain.order import GroupId, MarketTicker, Order, OrderId
+from mm.domain.order import ClientOrderId, GroupId, MarketTicker, Order, OrderId
 from mm.ledger import statements
 from mm.ledger.archive import ARCHIVE_ABOVE, KEEP_SETTLED, Archived, archive
 from mm.ledger.reads import LedgerReads
@@ -158,6 +158,11 @@ class Ledger(LedgerReads):
     def record_foreign_order(self, order_id: OrderId) -> None:
         """An order of this account that is not ours: its fills are marked as foreign."""
         self._put(statements.foreign_order(self.account, order_id))
+
+    def record_order_name(self, order_id: OrderId, client_order_id: ClientOrderId) -> None:
+        """The venue's id of an order of ours was learned from a read; its fills get our id and their kind."""
+        for statement in statements.order_names(self.account, order_id, client_order_id):
+            self._put(statement)
 
     def record_group(self, group_id: GroupId, *, exchange_index: int, epoch: int) -> None:
         """A new order group. Flush before its first order, so that a restart knows of it."""

@@ -284,6 +284,17 @@ def find_order(
     return None if row is None else _to_order(row)
 
 
+def unknown_orders(connection: sqlite3.Connection, account: str, limit: int) -> list[OrderId]:
+    """Orders of fills in open markets that are neither ours nor foreign as far as the ledger knows."""
+    rows = connection.execute(
+        "SELECT order_id, MAX(ts) AS newest FROM fills f WHERE account = ? AND kind = 'unknown' AND NOT EXISTS"
+        " (SELECT 1 FROM settlements s WHERE s.account = f.account AND s.ticker = f.ticker)"
+        " GROUP BY order_id ORDER BY newest DESC LIMIT ?",
+        (account, limit),
+    )
+    return [OrderId(row[0]) for row in rows]
+
+
 def live_orders(connection: sqlite3.Connection, account: str) -> list[OrderRow]:
     """Orders not known to be done."""
     rows = connection.execute(

@@ -107,6 +107,10 @@ class LedgerReads(ABC):
             lambda store: queries.find_order(store.connection, store.account, client_order_id)
         )
 
+    async def unknown_orders(self, limit: int = 1_000) -> list[OrderId]:
+        """Orders with fills in open markets of which nobody knows whose they are, the newest first."""
+        return await self._read(lambda store: queries.unknown_orders(store.connection, store.account, limit))
+
     async def live_orders(self) -> list[OrderRow]:
         """Orders of any session whose last written state is not DONE, oldest first."""
         return await self._read(lambda store: queries.live_orders(store.connection, store.account))

@@ -8,7 +8,7 @@ import datetime as dt
 from typing import Final
 
 from mm.domain.numbers import Count, Micros, Money, Price
-from mm.domain.order import GroupId, Order, OrderId
+from mm.domain.order import ClientOrderId, GroupId, Order, OrderId
 from mm.ledger.rows import AlertRow, FillKind, OrderKind, SettlementRow
 
 Value = str | int | None
@@ -72,6 +72,33 @@ def name_fills(account: str, order: Order) -> Statement:
         " WHERE account = ? AND order_id = ? AND kind = ?",
         (kind_of(order).value, order.client_order_id, account, order.order_id, FillKind.UNKNOWN.value),
     )
+
+
+def order_names(account: str, order_id: OrderId, client_order_id: ClientOrderId) -> list[Statement]:
+    """An order's venue id is learned by our id of it: the order's row, where there is one, and its fills follow.
+
+    What has no row any more was a quote as far as anybody knows.
+    """
+    return [
+        (
+            "UPDATE orders SET order_id = COALESCE(order_id, ?) WHERE account = ? AND client_order_id = ?",
+            (order_id, account, client_order_id),
+        ),
+        (
+            "UPDATE fills SET client_order_id = COALESCE(client_order_id, ?), kind = COALESCE("
+            "(SELECT kind FROM orders WHERE account = ? AND client_order_id = ?), ?)"
+            " WHERE account = ? AND order_id = ? AND kind = ?",
+            (
+                client_order_id,
+                account,
+                client_order_id,
+                FillKind.QUOTE.value,
+                account,
+                order_id,
+                FillKind.UNKNOWN.value,
+            ),
+        ),
+    ]
 
 
 def foreign_order(account: str, order_id: OrderId) -> Statement:

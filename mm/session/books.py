@@ -1,6 +1,7 @@
 """The commands that look after the ledger: report, verify, archive, rebuild. Only `rebuild` talks to an exchange."""
 
 import sys
+from contextlib import aclosing
 from pathlib import Path
 from typing import Final
 
@@ -12,8 +13,8 @@ from mm.domain.numbers import SECOND, Count, Micros, format_count
 from mm.domain.tickers import format_time
 from mm.exchange import endpoints
 from mm.exchange.paging import pages, read_all
-from mm.exchange.port import Exchange, Page, RateLimits, Settlement
-from mm.ledger import Ledger, SettlementRow, lock_data_folder, open_ledger
+from mm.exchange.port import Exchange, OrderReport, Page, RateLimits, Settlement
+from mm.ledger import Ledger, lock_data_folder, open_ledger
 from mm.ledger.archive import DAY
 from mm.ledger.reader import open_reader
 from mm.ledger.reads import FILLS_MARK
@@ -22,7 +23,7 @@ from mm.session.trading import first_contact
 from mm.session.venue import check_files, open_venue
 from mm.settings import Environment, Settings
 from mm.tasks.budget import ReadBudget
-from mm.tasks.reconcile import SETTLEMENTS_MARK
+from mm.tasks.settling import SETTLEMENTS_MARK, as_row
 from mm.views.report import Span, build_report, choose_account
 from mm.views.report_files import report_json, report_text, write_csv
 
@@ -122,7 +123,7 @@ async def rebuild(settings: Settings) -> int:
                 clock=surroundings.clock,
                 session="rebuild",
             ) as ledger:
-                return await _read_anew(venue.exchange, ledger, limits)
+                return await _read_anew(venue.exchange, ledger, limits, f"{settings['BOT_NAME']}-")
 
 
 def move_away(path: Path, now: Micros) -> Path | None:
@@ -141,7 +142,7 @@ def move_away(path: Path, now: Micros) -> Path | None:
     return target if moved else None
 
 
-async def _read_anew(exchange: Exchange, ledger: Ledger, limits: RateLimits) -> int:
+async def _read_anew(exchange: Exchange, ledger: Ledger, limits: RateLimits, prefix: str) -> int:
     reads = ReadBudget(limits, wall_clock)
 
     async def fills_page(cursor: str | None) -> Page[Fill]:
@@ -154,34 +155,43 @@ async def _read_anew(exchange: Exchange, ledger: Ledger, limits: RateLimits) -> 
 
     ledger.record_session_start()
     count, newest = 0, Micros(0)
-    listing = pages(fills_page, what="fills")
-    try:
+    async with aclosing(pages(fills_page, what="fills")) as listing:
         async for page in listing:
             # The mark comes last: a rebuild that is cut off is begun again by the bot's first pass.
             count += len(await ledger.record_fills(page))
             newest = max([newest, *(fill.ts for fill in page)])
-    finally:
-        await listing.aclose()
     settled = await read_all(settlements_page, what="settlements")
     for row in sorted(settled, key=lambda row: row.settled_at):
-        ledger.record_settlement(
-            SettlementRow(
-                ticker=row.ticker,
-                value=row.value,
-                settled_at=row.settled_at,
-                yes_count=row.yes_count,
-                no_count=row.no_count,
-                fee=row.fee,
-            )
-        )
+        ledger.record_settlement(as_row(row))
     if count:
         ledger.record_mark(FILLS_MARK, newest)
     if settled:
         ledger.record_mark(SETTLEMENTS_MARK, max(row.settled_at for row in settled))
     sys.stdout.write(f"{count} fills and {len(settled)} settlements read\n")
+    await _name_fills(exchange, ledger, reads, prefix)
     code = await _compare(exchange, ledger)
     ledger.record_session_end(reason="rebuild", exit_code=code)
     return code
+
+
+async def _name_fills(exchange: Exchange, ledger: Ledger, reads: ReadBudget, prefix: str) -> None:
+    """Whose the fills are: by the client ids of the account's orders."""
+
+    async def orders_page(cursor: str | None) -> Page[OrderReport]:
+        await reads.take(reads.limits.cost(*endpoints.ORDERS))
+        return await exchange.orders_page(cursor=cursor)
+
+    ours = 0
+    async with aclosing(pages(orders_page, what="orders")) as listing:
+        async for page in listing:
+            for report in page:
+                if report.client_order_id is not None and report.client_order_id.startswith(prefix):
+                    ours += 1
+                    ledger.record_order_name(report.order_id, report.client_order_id)
+                elif report.filled:
+                    ledger.record_foreign_order(report.order_id)
+            await ledger.flush()
+    sys.stdout.write(f"{ours} orders are ours\n")
 
 
 async def _compare(exchange: Exchange, ledger: Ledger) -> int:

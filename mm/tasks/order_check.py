@@ -1,11 +1,12 @@
-"""Resting orders here against resting orders at the exchange, and orders whose announced fills do not come.
+"""Resting orders here against resting orders at the exchange; announced fills that do not come; fills of unknown orders.
 
 Orphans with our prefix are cancelled, ours that vanished are looked at one by one. What an order report announced as
 filled stays counted as at risk until its fills are booked, or the exchange, asked about the order, says otherwise.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Final
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Final, Protocol
 
 import attrs
 import structlog
@@ -13,7 +14,7 @@ import trio
 
 from mm.domain.fill import Fill
 from mm.domain.numbers import SECOND, Micros, format_count
-from mm.domain.order import Order, OrderId, OrderState
+from mm.domain.order import ClientOrderId, Order, OrderId, OrderState
 from mm.exchange import endpoints
 from mm.exchange.paging import read_all
 from mm.exchange.port import Exchange, NotRestingHere, OrderRef, OrderReport, OrderStatus, Page
@@ -30,6 +31,22 @@ ANNOUNCED_MARGIN: Final = Micros(2 * SECOND)
 ANNOUNCED_TOLD_AFTER: Final = Micros(60 * SECOND)
 
 
+IDENTIFIED_A_PASS: Final = 5
+"""Unknown orders that are asked for in one pass of the reconciler."""
+IDENTIFY_TRIES: Final = 5
+MAX_UNKNOWN: Final = 10_000
+
+
+class FillNames(Protocol):
+    """Where it is kept whose a fill is. The ledger is one."""
+
+    def record_order_name(self, order_id: OrderId, client_order_id: ClientOrderId) -> None:
+        """An order of ours: its fills get our id."""
+
+    def record_foreign_order(self, order_id: OrderId) -> None:
+        """An order of the account that is not ours."""
+
+
 @attrs.define(eq=False, kw_only=True)
 class OrderCheck:
     """Compares orders."""
@@ -44,6 +61,9 @@ class OrderCheck:
     """Book fills that a read brought."""
     on_missing: Callable[[Order, str], None]
     """Fills of an order are announced and do not come: what to tell."""
+    names: FillNames
+    _unknown: "OrderedDict[OrderId, int]" = attrs.field(factory=OrderedDict)
+    """Orders that fills were read of and nobody here knows, with how often they were asked for in vain."""
     _orphans: dict[OrderId, float] = attrs.field(factory=dict)
     _looked_at: float = -ANNOUNCED_PERIOD_S
     _told: set[OrderId] = attrs.field(factory=set)
@@ -156,3 +176,38 @@ class OrderCheck:
 
     def _is_long_ago(self, order: Order) -> bool:
         return self.clock() - (order.done_at or self.clock()) >= ANNOUNCED_TOLD_AFTER
+
+    # --- fills of unknown orders ---
+
+    def note_unknown(self, order_ids: Iterable[OrderId]) -> None:
+        """Fills were read of these orders, and neither desk nor ledger knows them."""
+        for order_id in order_ids:
+            if len(self._unknown) >= MAX_UNKNOWN:
+                log.warning("too many unknown orders: whose they are is not looked up", order_id=order_id)
+                return
+            self._unknown.setdefault(order_id, 0)
+
+    async def identify(self) -> None:
+        """Ask for some of the unknown orders, by order id: a fill that was read carries no id of ours.
+
+        Ours is what has our prefix: an earlier life's, or one whose answer is still on its way. The rest is foreign.
+        Raises `ExchangeError`.
+        """
+        for order_id in list(self._unknown)[:IDENTIFIED_A_PASS]:
+            report = await self._read(order_id)
+            tries = self._unknown.pop(order_id) + 1
+            if report is None:
+                if tries < IDENTIFY_TRIES:
+                    self._unknown[order_id] = (
+                        tries  # reads lag: at the end of the queue it is asked for again
+                    )
+                else:
+                    log.warning("a fill's order is unknown to the exchange", order_id=order_id)
+                continue
+            client_id = report.client_order_id
+            if client_id is None or not client_id.startswith(self.ids.bot_prefix):
+                self.names.record_foreign_order(order_id)
+            elif self.desk.find(order_id, client_id) is not None:
+                self.desk.on_report(report)
+            else:
+                self.names.record_order_name(order_id, client_id)

@@ -19,9 +19,9 @@ from mm.domain.fill import Fill, TradeId
 from mm.domain.numbers import SECOND, Micros
 from mm.domain.order import MarketTicker, Order, OrderId
 from mm.exchange import endpoints
-from mm.exchange.paging import pages, read_all
-from mm.exchange.port import AuthError, Exchange, ExchangeError, Page, RateLimited, Settlement
-from mm.ledger import Ledger, SettlementRow
+from mm.exchange.paging import pages
+from mm.exchange.port import AuthError, Exchange, ExchangeError, Page, RateLimited
+from mm.ledger import Ledger
 from mm.ledger.reads import FILLS_MARK
 from mm.tasks.budget import ReadBudget, WriteBudget
 from mm.tasks.cash_check import CashCheck, CashMismatch
@@ -31,6 +31,7 @@ from mm.tasks.floor import Floor
 from mm.tasks.ids import OrderIds
 from mm.tasks.order_check import OrderCheck
 from mm.tasks.positions import REMEMBERED_FILLS
+from mm.tasks.settling import SettlementReader
 
 log = structlog.get_logger(__name__)
 
@@ -44,7 +45,6 @@ OVERLAP: Final = Micros(60 * SECOND)
 BOOKING_BATCH: Final = 500
 READING_BATCH: Final = 10_000
 """Fills of one pass that are held in memory before they are booked."""
-SETTLEMENTS_MARK: Final = "settlements"
 
 
 @attrs.frozen(kw_only=True)
@@ -81,6 +81,7 @@ class Reconciler:
     checks: PositionCheck = attrs.field(init=False)
     fees: FeeCheck = attrs.field(init=False)
     cash: CashCheck = attrs.field(init=False)
+    _settlement_reader: SettlementReader = attrs.field(init=False)
     _orders: OrderCheck | None = None
     _busy: trio.Lock = attrs.field(factory=trio.Lock)
     _confirmed: "OrderedDict[tuple[OrderId, TradeId], None]" = attrs.field(factory=OrderedDict)
@@ -108,6 +109,9 @@ class Reconciler:
             fills_of_orders=self.ledger.fills_of_orders,
             waived_until=self._waived_until,
             on_mismatch=self.listeners.on_fee,
+        )
+        self._settlement_reader = SettlementReader(
+            exchange=self.exchange, ledger=self.ledger, floor=self.floor, reads=self.reads
         )
         self.cash = CashCheck(
             exchange=self.exchange,
@@ -137,6 +141,8 @@ class Reconciler:
         positions = self.floor.positions
         positions.settled_before = await self.ledger.settled_result()
         count = await self.ledger.replay_fills(positions.load)
+        if self.floor.desk is not None:
+            self._order_check().note_unknown(await self.ledger.unknown_orders())
         for ticker in positions.histories:
             self.floor.update_exposure(ticker)
         log.info("ledger read", fills=count, markets=len(positions.histories))
@@ -170,8 +176,11 @@ class Reconciler:
         async with self._busy:
             since = Micros(max(self.high_water - OVERLAP, 0)) if self.high_water is not None else None
             found = await self._pass_fills(since)
-        if self.floor.desk is not None and self.floor.desk.has_unbooked():
-            await self._order_check().look_at_announced()
+        if self.floor.desk is not None:
+            if self.floor.desk.has_unbooked():
+                await self._order_check().look_at_announced()
+            if self.reads.stretch() == 1.0:
+                await self._order_check().identify()
         await self._check_fees()
         return found
 
@@ -215,6 +224,7 @@ class Reconciler:
             if self.floor.apply_fill(fill):
                 found += 1
                 log.info("fill found by the reconciler", market=fill.ticker, trade_id=fill.trade_id)
+        await self._note_unknown({fill.order_id for fill in new})
         keys = {fill.key for fill in new}
         for fill in fresh:
             self._confirmed[fill.key] = None
@@ -224,6 +234,13 @@ class Reconciler:
             self._confirmed.popitem(last=False)
         await self._rebuild()
         return found
+
+    async def _note_unknown(self, order_ids: set[OrderId]) -> None:
+        desk = self.floor.desk
+        strange = sorted(i for i in order_ids if desk is not None and desk.find(i) is None)
+        if strange:
+            known = await self.ledger.find_orders(strange)
+            self._order_check().note_unknown(i for i in strange if i not in known)
 
     async def _book_more(self, fills: Sequence[Fill]) -> None:
         async with self._busy:
@@ -357,6 +374,7 @@ class Reconciler:
                 clock=self.clock,
                 book=self._book_more,
                 on_missing=self.listeners.on_missing_fills,
+                names=self.ledger,
             )
         return self._orders
 
@@ -408,44 +426,6 @@ class Reconciler:
             await trio.sleep(0.5)
 
     async def read_settlements(self, *, is_whole: bool = False) -> None:
-        """Settle every market of ours that the venue has settled, also while we were away. Raises `ExchangeError`.
-
-        Args:
-            is_whole: Read all of them, not only those since the stored mark.
-        """
-        positions = self.floor.positions
-        if not positions.histories and not positions.settled:
-            return
-        newest = await self.ledger.mark(SETTLEMENTS_MARK)
-        since = Micros(newest - OVERLAP) if newest is not None and not is_whole else None
-
-        async def read(cursor: str | None) -> Page[Settlement]:
-            await self.reads.take(self.reads.limits.cost(*endpoints.SETTLEMENTS))
-            return await self.exchange.settlements_page(since=since, cursor=cursor)
-
-        # A market that was settled twice is settled as the later word says.
-        last = {
-            row.ticker: row
-            for row in sorted(await read_all(read, what="settlements"), key=lambda row: row.settled_at)
-        }
-        for row in last.values():
-            newest = row.settled_at if newest is None else max(newest, row.settled_at, key=int)
-            self._settle(row)
-        if newest is not None:
-            self.ledger.record_mark(SETTLEMENTS_MARK, newest)
+        """Settle every market of ours that the venue has settled, also while we were away. Raises `ExchangeError`."""
+        await self._settlement_reader.read(is_whole=is_whole)
         await self._rebuild()
-
-    def _settle(self, row: Settlement) -> None:
-        if self.floor.positions.settle(row.ticker, row.value, row.settled_at):
-            log.info("market settled", market=row.ticker, value=row.value)
-            self.floor.update_exposure(row.ticker)
-        self.ledger.record_settlement(
-            SettlementRow(
-                ticker=row.ticker,
-                value=row.value,
-                settled_at=row.settled_at,
-                yes_count=row.yes_count,
-                no_count=row.no_count,
-                fee=row.fee,
-            )
-        )

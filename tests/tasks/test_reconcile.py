@@ -17,7 +17,7 @@ from mm.domain.fees import FeeType
 from mm.domain.fill import Fill, Liquidity, TradeId
 from mm.domain.market import Event, Series
 from mm.domain.numbers import SECOND, Count, Micros, Money, Price
-from mm.domain.order import ClientOrderId, MarketTicker, OrderId, Side
+from mm.domain.order import ClientOrderId, MarketTicker, Order, OrderId, Side
 from mm.exchange.port import (
     Bucket,
     ExchangeUnavailable,
@@ -27,6 +27,7 @@ from mm.exchange.port import (
     Settlement,
 )
 from mm.ledger import Ledger, SettlementRow
+from mm.ledger.reader import open_reader
 from mm.tasks import positions as positions_module
 from mm.tasks.budget import ReadBudget
 from mm.tasks.cash_check import CashMismatch
@@ -293,6 +294,63 @@ async def test_a_doubled_frame_that_memory_has_forgotten_counts_once(
 
         assert desk.net() == 1_900
         assert desk.alarms == []
+
+
+async def kinds(desk: Desk) -> dict[str, tuple[str, str | None]]:
+    """Order -> (kind, our id) of its fills, as the ledger has them."""
+    await desk.ledger.flush()
+    with open_reader(desk.ledger.path) as reader:
+        return {
+            row.fill.order_id: (row.kind.value, row.fill.client_order_id)
+            for row in reader.fills(desk.exchange.account)
+        }
+
+
+async def test_fills_that_carry_no_id_of_ours_are_routed_by_asking_for_their_order(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    """Somebody's hand, an order of an earlier life whose answer was lost with it, and one that reads do not show yet."""
+    rig = quiet()
+    hand = resting(rig)
+    lost = rig.exchange.put(
+        NewOrder(
+            client_order_id=ClientOrderId("mm-dead-1"),
+            ticker=GAME,
+            side=BID,
+            price=Price(4_000),
+            count=Count(500),
+            exchange_index=0,
+        )
+    )
+    unseen = OrderId("unseen")
+    async with running(tmp_path, rig) as desk:
+        desk.ledger.record_order(
+            Order(
+                client_order_id=ClientOrderId("mm-dead-1"),
+                ticker=GAME,
+                side=BID,
+                price=Price(4_000),
+                count=Count(500),
+                reduce_only=True,
+            )
+        )
+        rig.exchange.fill(hand, 100, tell=False)
+        rig.exchange.fill(lost, 100, tell=False)
+        rig.exchange.fills.append(fill(1, order_id=unseen, fee=Money(0)))
+        await trio.sleep(5)
+
+        assert await kinds(desk) == {
+            hand: ("foreign", None),
+            lost: ("exit", "mm-dead-1"),
+            unseen: ("unknown", None),
+        }
+        assert (await desk.ledger.find_orders([lost]))[lost].client_order_id == "mm-dead-1"
+    again = quiet()
+    again.exchange.fills, again.exchange.history = rig.exchange.fills, rig.exchange.history
+    again.exchange.history[unseen] = [(Micros(0), attrs.evolve(rig.exchange.now_of(hand), order_id=unseen))]
+    async with running(tmp_path, again, session="s2") as desk:
+        await trio.sleep(5)
+        assert (await kinds(desk))[unseen] == ("foreign", None)
 
 
 # --- reads that lag --------------------------------------------------------------------------------------------------
