@@ -86,6 +86,8 @@ class BacktestOptions:
     seed: int = 1
     decide_always: bool = False
     """Ask the engine after every read, also where nothing that it looks at has changed. Slow; must change nothing."""
+    decides_nothing: bool = False
+    """Never ask it: what is left is the price of going over the tape."""
 
 
 class Watcher:
@@ -328,7 +330,8 @@ class Backtest:
                 book = room.paper.book
                 room.twice_mid = book.twice_mid if book.is_synced and not book.is_crossed else None
                 room.last_twice_mid = room.twice_mid or room.last_twice_mid
-                self._decide(room)
+                if not self.options.decides_nothing:
+                    self._decide(room)
 
     # --- what the tape says ---
 
