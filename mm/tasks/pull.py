@@ -66,7 +66,7 @@ class Puller:
         self.alerts.risk(
             "group",
             f"an order group was triggered at the exchange (more than {self.fence.contracts_limit} contracts in 15 s, "
-            f"or a guardian): its quotes are gone, no new ones for {GROUP_BRAKE_S:g} s",
+            f"`mm cancel-all`, or a guardian): its quotes are gone, no new ones for {GROUP_BRAKE_S:g} s",
         )
         self.fence.mark_triggered(group_id)
         self.floor.hold_all("group", "order group was triggered")
