@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: simulate simulate-mutants setup run paper test check contract-report twin-clients crash-test guarantee cancel-everywhere fmt exchange lock clean
+.PHONY: simulate simulate-mutants setup run paper test check contract-report bench-exchange twin-clients crash-test guarantee cancel-everywhere fmt exchange lock clean
 
 setup: $(STAMP)
 
@@ -64,6 +64,9 @@ lock:  # needs uv; writes the pins with their hashes
 
 clean:
 	rm -rf $(VENV)
+
+bench-exchange: $(STAMP)  # what the embedded exchange carries, and what bounds it
+	@$(BIN)/python bench/exchange.py
 
 bench-idle: $(STAMP)  # CPU and RSS of the bot over ten minutes, 16 games at speed 1
 	@$(BIN)/python bench/idle.py
