@@ -234,6 +234,7 @@ class Trading:
             check_positions=self.reconciler.compare_positions,
             on_trigger=self.notices.triggered,
             on_portfolio=self.notices.portfolio,
+            days=self.ledger,
         )
 
     def _filled(self, fill: Fill) -> None:

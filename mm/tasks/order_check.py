@@ -64,6 +64,8 @@ class OrderCheck:
     names: FillNames
     _unknown: "OrderedDict[OrderId, int]" = attrs.field(factory=OrderedDict)
     """Orders that fills were read of and nobody here knows, with how often they were asked for in vain."""
+    not_identified: int = 0
+    """Orders that nobody asked for, because too many waited: their fills stay of unknown kind until the next start."""
     _orphans: dict[OrderId, float] = attrs.field(factory=dict)
     _looked_at: float = -ANNOUNCED_PERIOD_S
     _told: set[OrderId] = attrs.field(factory=set)
@@ -182,10 +184,14 @@ class OrderCheck:
     def note_unknown(self, order_ids: Iterable[OrderId]) -> None:
         """Fills were read of these orders, and neither desk nor ledger knows them."""
         for order_id in order_ids:
-            if len(self._unknown) >= MAX_UNKNOWN:
-                log.warning("too many unknown orders: whose they are is not looked up", order_id=order_id)
-                return
-            self._unknown.setdefault(order_id, 0)
+            if len(self._unknown) < MAX_UNKNOWN:
+                self._unknown.setdefault(order_id, 0)
+            else:
+                self.not_identified += 1
+                if self.not_identified == 1:
+                    log.warning(
+                        "too many unknown orders: the next start looks up whose they are", kept=MAX_UNKNOWN
+                    )
 
     async def identify(self) -> None:
         """Ask for some of the unknown orders, by order id: a fill that was read carries no id of ours.

@@ -51,3 +51,18 @@ async def test_there_is_nothing_to_rebuild_from_in_simulation(rig: Rig) -> None:
     """Each start of the embedded exchange is a new account: said, and nothing is moved."""
     with pytest.raises(ConfigError, match="no history"):
         await rebuild(rig.settings(KALSHI_ENV="sim", KALSHI_REST_URL="", KALSHI_WS_URL=""))
+
+
+async def test_what_a_run_leaves_in_the_books(rig: Rig) -> None:
+    """Where the day began (once a day, whatever restarts), cash compared at the start and at the exit, a whole file."""
+    path = rig.data_dir / "ledger.sqlite3"
+    for life in (1, 2):
+        await rig.run_bot(until=lambda t: is_quoting(t) and t.monitor.daily_loss.day is not None)
+        reconciler = rig.trading[-1].reconciler
+        assert reconciler.cash.is_equal is True
+        with open_reader(path) as reader:
+            assert reader.problems() == []
+            assert reader.count("days") == 1
+            assert reader.count("balances") == 2 * life
+    first, second = (trading.monitor.daily_loss for trading in rig.trading)
+    assert second.start == first.start
