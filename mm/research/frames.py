@@ -2,6 +2,7 @@
 
 `{"recv_ns", "conn", "frame"}` and `{"recv_ns", "conn", "event"}`, or `{"received_ms", "frame"}`. Of several connections
 the newest with a snapshot of a market speaks for it. After a gap in `seq` a book is unknown until its next snapshot.
+What the recording bot's own orders did to the book (the venue marks those deltas) is taken out again.
 """
 
 from collections.abc import Sequence
@@ -10,9 +11,9 @@ from typing import Any, Final
 
 import attrs
 
-from mm.domain.book import OrderBook
+from mm.domain.book import Level, OrderBook
 from mm.domain.grid import uniform_grid
-from mm.domain.numbers import CENT, DOLLAR, SECOND, Micros, Price, parse_count, parse_price
+from mm.domain.numbers import CENT, DOLLAR, SECOND, Count, Micros, Price, parse_count, parse_price
 from mm.domain.order import MarketTicker, Side
 from mm.domain.tickers import parse_time, series_of
 from mm.exchange.embedded.slate.recording import infer_grid
@@ -50,6 +51,8 @@ class _Frames:
     prices: dict[str, set[Price]] = attrs.field(factory=dict)
     volumes: dict[str, int] = attrs.field(factory=dict)
     closes: dict[str, Micros] = attrs.field(factory=dict)
+    own: dict[tuple[str, Side, Price], int] = attrs.field(factory=dict)
+    """What of our own orders stands at a level of the recorded book and was left out of the tape."""
 
     def take(self, line: dict[str, Any]) -> None:
         """One line."""
@@ -106,6 +109,8 @@ class _Frames:
             if self.owners.get(ticker) == conn:
                 self.tape.add(self.now, Kind.STALE, self.places[ticker])
                 self.books[ticker].mark_out_of_sync()
+            for level in [level for level in self.own if level[0] == ticker]:
+                del self.own[level]  # what became of ours meanwhile is not known
         if channel.live:
             self.tape.note("gap")
         channel.live.clear()
@@ -135,10 +140,21 @@ class _Frames:
             return
         if not 0 < price < DOLLAR:
             raise ValueError(f"price {price} lies outside 0..1 dollar")
+        if "client_order_id" in msg:
+            self.tape.note("change by our own orders")
+            change = self.without_own((ticker, side, price), change)
+            if not change:
+                return
         self.books[ticker].apply_delta(side, price, change)
         self.prices[ticker].add(price)
         kind = Kind.DELTA_BID if side is Side.BID else Kind.DELTA_ASK
         self.tape.add(self.now, kind, self.places[ticker], price, change)
+
+    def without_own(self, level: tuple[str, Side, Price], change: Count) -> Count:
+        """What of our own change concerns the tape: nothing, unless the order came in with a snapshot, unknown."""
+        known = self.own.get(level, 0) + change
+        self.own[level] = max(known, 0)
+        return Count(min(known, 0))
 
     def snapshot(self, conn: int, channel: _Channel, msg: dict[str, Any]) -> None:
         ticker, bids, asks = self.reader.snapshot(msg)
@@ -148,9 +164,16 @@ class _Frames:
         self.owners[ticker] = conn
         channel.live.add(ticker)
         place = self.place(ticker)
+        bids = self.others(ticker, Side.BID, bids)
+        asks = self.others(ticker, Side.ASK, asks)
         self.books.setdefault(ticker, OrderBook()).snapshot(bids, asks)
         self.prices.setdefault(ticker, set()).update(price for price, _ in bids + asks)
         self.tape.snapshot(self.now, place, bids, asks)
+
+    def others(self, ticker: str, side: Side, levels: list[Level]) -> list[Level]:
+        """A snapshot's levels without what we know to be ours."""
+        left = [(price, Count(count - self.own.get((ticker, side, price), 0))) for price, count in levels]
+        return [(price, count) for price, count in left if count > 0]
 
     def trade(self, frame: dict[str, Any]) -> None:
         trade = self.reader.trade(frame["msg"], frame.get("sending_ts_ms"), Micros(self.now))

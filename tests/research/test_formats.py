@@ -149,6 +149,32 @@ def test_a_gap_makes_the_book_unknown_until_its_snapshot(tmp_path: Path) -> None
     assert fold(tape)[0].bids == {4_000: 900}
 
 
+def test_our_own_orders_are_taken_out_of_what_our_bot_recorded(tmp_path: Path) -> None:
+    """The venue marks the deltas of our orders: the tape is the others' book, also after a snapshot with ours in it."""
+    path = tmp_path / "own.jsonl"
+    ours = '"client_order_id":"mm-x-1","delta_fp":"{}"'
+    again = (
+        SNAPSHOT.replace('"seq":1', '"seq":4').replace("1790000000", "1790000003").replace("10.00", "14.00")
+    )
+    path.write_text(
+        "\n".join(
+            [
+                SNAPSHOT,
+                delta(2, ours.format("5.00")),
+                delta(3, at=2),
+                again,  # 9 of others and 5 of ours
+                delta(5, ours.format("-5.00"), at=4),
+                delta(6, at=5),
+                "",
+            ]
+        )
+    )
+    tape = read_recording(path)
+    assert tape.notes == {"change by our own orders": 2}
+    assert fold(tape)[0].bids == {4_000: 800}
+    assert 1_400 not in list(tape.count)
+
+
 def test_the_same_book_twice_is_refused(tmp_path: Path) -> None:
     """One file given twice would count every change twice."""
     path = tmp_path / "one.jsonl"
