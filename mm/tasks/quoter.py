@@ -202,7 +202,11 @@ class Quoter:
             work.ticket = None
             now = self.tools.clock()
             plan = self.look().plan(side)
-            if not plan.commands or sum(self._cost(c) for c in plan.commands) > ticket.cost:
+            if (
+                self.scope.cancel_called
+                or not plan.commands
+                or sum(self._cost(c) for c in plan.commands) > ticket.cost
+            ):
                 self.tools.budget.give_back(ticket)
                 return
             self.maker.plan_sent(side, plan, now)
@@ -278,7 +282,8 @@ class Quoter:
         )
         try:
             await budget.acquire(ticket)
-            wanted = self.look().exit
+            # Called off in the same turn (the market is over): an order sent now would have nobody to ask after it.
+            wanted = None if self.scope.cancel_called else self.look().exit
             if wanted is None:
                 budget.give_back(ticket)
                 return
