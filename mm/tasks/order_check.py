@@ -200,13 +200,17 @@ class OrderCheck:
         Raises `ExchangeError`.
         """
         for order_id in list(self._unknown)[:IDENTIFIED_A_PASS]:
-            report = await self._read(order_id)
-            tries = self._unknown.pop(order_id) + 1
+            tries = self._unknown.pop(order_id, None)
+            if tries is None:
+                continue  # another pass asks for it at this moment
+            try:
+                report = await self._read(order_id)
+            except BaseException:
+                self._unknown[order_id] = tries
+                raise
             if report is None:
-                if tries < IDENTIFY_TRIES:
-                    self._unknown[order_id] = (
-                        tries  # reads lag: at the end of the queue it is asked for again
-                    )
+                if tries + 1 < IDENTIFY_TRIES:
+                    self._unknown[order_id] = tries + 1  # reads lag: asked for again, at the end of the queue
                 else:
                     log.warning("a fill's order is unknown to the exchange", order_id=order_id)
                 continue
