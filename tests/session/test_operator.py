@@ -261,7 +261,9 @@ async def test_flatten_is_refused_while_a_bot_runs_here(rig: Rig) -> None:
         with pytest.raises(DataFolderInUse, match="--beside-bot"):
             await flatten(rig.settings(), live_surroundings(), say=Said())
         (rig.data_dir / "STOP_QUOTING").touch()
-        await eventually(lambda: not trading.desk.live, "nothing live", 5.0)
+        await eventually(
+            lambda: bool(trading.is_new_quoting_off) and not trading.desk.live, "switched off", 10.0
+        )
         assert await flatten(rig.settings(), live_surroundings(), beside_bot=True, say=Said()) == 0
         assert await rig.positions() == {}
 

@@ -219,7 +219,9 @@ async def test_the_kill_switch_takes_quotes_off_and_lets_them_back(rig: Rig) -> 
     async def script(trading: Trading) -> None:
         await eventually(lambda: is_quoting(trading), "quoting")
         switch.touch()
-        await eventually(lambda: not trading.desk.live, "nothing live", 5.0)
+        await eventually(
+            lambda: bool(trading.is_new_quoting_off) and not trading.desk.live, "switched off", 10.0
+        )
         assert "STOP_QUOTING" in trading.is_new_quoting_off
         placed = trading.desk.placed
         await trio.sleep(1.5)
