@@ -26,7 +26,7 @@ Connect = Callable[[str], sqlite3.Connection]
 BUSY_TIMEOUT_S: Final = 2.0
 """How long to wait for another program's lock on the file before saying so."""
 
-CHECK_WHOLE_BYTES: Final = 50_000_000
+CHECK_WHOLE_BYTES: Final = 25_000_000
 """Above this the check at the start leaves out that indexes match their tables: it would take seconds."""
 
 _INSERT_FILL: Final = """

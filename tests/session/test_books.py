@@ -2,13 +2,15 @@
 
 import attrs
 import pytest
+import trio
 
-from bot_rig import Rig, is_quoting
+from bot_rig import Rig, eventually, is_quoting
 from mm.domain.errors import ConfigError
 from mm.exchange.paging import read_all
 from mm.ledger.reader import open_reader
 from mm.session.books import rebuild
 from mm.session.summary import ExitCode
+from mm.session.trading import Trading
 
 pytestmark = pytest.mark.real
 
@@ -66,3 +68,21 @@ async def test_what_a_run_leaves_in_the_books(rig: Rig) -> None:
             assert reader.count("balances") == 2 * life
     first, second = (trading.monitor.daily_loss for trading in rig.trading)
     assert second.start == first.start
+
+
+async def test_reads_that_lag_by_three_seconds_are_no_drift(rig: Rig) -> None:
+    """Listings and positions are 3 s old all the time: fills on the socket, no alarm, no hold, equal at the end."""
+    await rig.control("faults", kind="lag", ms=3_000)
+
+    async def script(trading: Trading) -> None:
+        await eventually(lambda: trading.floor.positions.fills >= 3, "fills", 20.0)
+        compared = trading.reconciler.checks
+        for _ in range(12):
+            await trio.sleep(1.0)
+            assert not any(drift.is_told for drift in compared.drifts.values())
+
+    summary = await rig.run_bot(script=script)
+
+    said = [alert.text for alert in rig.trading[0].alerts.recent]
+    assert [text for text in said if "our position is" in text or "fee of trade" in text] == []
+    assert (summary.exit_code, summary.positions_match) == (ExitCode.CLEAN, True)
