@@ -151,3 +151,13 @@ async def test_other_accounts_keep_their_fills(books):
         await ledger.archive()
     async with books.open(account="other") as ledger:
         assert len(await ledger.fills_of("M0")) == 40
+
+
+async def test_a_large_ledger_archives_itself(books, monkeypatch):
+    """Above the bound, at the start and every few hours."""
+    monkeypatch.setattr("mm.ledger.ledger.ARCHIVE_ABOVE", 1)
+    async with books.open() as ledger:
+        await a_season(books, ledger)
+        done = await ledger.keep_small()
+        assert done is not None
+        assert done.fills == 120

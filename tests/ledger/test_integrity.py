@@ -237,3 +237,27 @@ async def test_a_migration_that_is_killed_leaves_the_old_version(books, tmp_path
         if is_over:
             break
     assert step > len(MIGRATIONS[1])
+
+
+@pytest.mark.parametrize(
+    ("forgery", "is_found"),
+    [
+        ("UPDATE marks SET at = at + 1", True),
+        ("UPDATE fills SET fee = 1 WHERE id = 1", True),
+        ("UPDATE fills SET fee = 1 WHERE ticker = 'OVER'", False),
+    ],
+)
+async def test_a_large_file_is_checked_where_it_steers_the_bot(books, monkeypatch, forgery, is_found):
+    """Marks and fills of open markets at every start; those of settled markets by `mm ledger verify`."""
+    await fill_a_small_one(books)
+    forge(books, forgery)
+    monkeypatch.setattr("mm.ledger.store.CHECK_WHOLE_BYTES", 0)
+    if is_found:
+        with pytest.raises(LedgerError, match="not as it was written"):
+            async with books.open():
+                pass
+        return
+    async with books.open():
+        pass
+    with open_reader(books.path, is_checked=False) as reader:
+        assert any("of fills" in problem for problem in reader.problems())
