@@ -169,6 +169,8 @@ def exchange(
     games: int = 16,
     markets: int | None = None,
     replay: Path | None = None,
+    infer_trades: Annotated[bool, Parameter(negative="")] = False,
+    settle: Annotated[bool, Parameter(negative="")] = False,
     shards: int = 1,
     fee_flips: Annotated[bool, Parameter(negative="")] = False,
     archive_after: float | None = None,
@@ -187,6 +189,8 @@ def exchange(
         games: How many games.
         markets: How many markets in all, for breadth; without it two a game.
         replay: Serve the books of this recording instead of a generated slate.
+        infer_trades: In a recording without trades, take a best level that shrinks as traded.
+        settle: Markets of a recording that close end as their last book said, and settle.
         shards: Spread the games, and the balance, over so many shards of the exchange.
         fee_flips: The games' series pays half fees, and each event the whole from puck drop on.
         archive_after: Seconds after which what is over is found in the archive only; never, unless given.
@@ -209,6 +213,8 @@ def exchange(
             games=games,
             markets=markets,
             replay=replay,
+            infer_trades=infer_trades,
+            settle=settle,
             shards=shards,
             fee_flips=fee_flips,
             archive_after_s=archive_after,

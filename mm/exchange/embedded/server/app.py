@@ -56,6 +56,10 @@ class ExchangeOptions:
     """Events' fees flip at puck drop, as baseball's do."""
     archive_after_s: float | None = None
     """Settled markets, trades and done orders move to the archive when they are so old; None: never."""
+    infer_trades: bool = False
+    """In a recording without trades a best level that shrinks counts as traded."""
+    settle: bool = False
+    """Markets of a recording that close are determined by their last book, and settle."""
     faults: str = ""
     tier: str = "basic"
     balance: str = "10000"
@@ -138,7 +142,12 @@ def make_source(options: ExchangeOptions, seed: int) -> MarketSource:
     """The generated slate or the recording. Raises `ConfigError` for options, `ReplayError` for a bad recording."""
     try:
         if options.replay is not None:
-            return Replay.load(options.replay, speed=REPLAY_SPEED if options.speed is None else options.speed)
+            return Replay.load(
+                options.replay,
+                speed=REPLAY_SPEED if options.speed is None else options.speed,
+                infers_trades=options.infer_trades,
+                settles=options.settle,
+            )
         return GeneratedSlate(
             seed=seed,
             speed=SLATE_SPEED if options.speed is None else options.speed,

@@ -7,15 +7,17 @@ recording shows there, and is forgotten when the level goes.
 
 - A recorded order that comes in at or through a client's resting order trades with it first, as it would have.
 - A level that shrinks without a recorded trade is taken as a cancel of the newest orders in it: a client's place in
-  the queue is then never better than it would have been. (Most recordings have no trades; inferring them from
-  shrinking levels would give fills that did not happen.)
+  the queue is then never better than it would have been. Most recordings have no trades; with `infers_trades` a best
+  level that shrinks in one of those counts as traded, from the front of the queue. Some of these fills would not have
+  happened, so it is off by default.
 - A recorded trade eats the queue from its front, clients included; the house then stands again as recorded.
 - Recorded books cross for moments (the recorder saw the new order before the end of the old one). The core never
   crosses: the newer level waits until the older one is gone.
 
 The tickers keep their recorded dates (run a bot with `MARKET_DATE=any`). A market is listed when its first snapshot
-comes and closes when the recording says so (a noted close time, shifted to now and scaled by speed); no result is
-known, so nothing is determined or settled. At the end of the file the last books stay until the exchange is stopped.
+comes and closes when the recording says so (a noted close time, shifted to now and scaled by speed). No result is
+recorded: with `settles` a closed market ends as its last book said (YES from 50 cents on), otherwise it stays closed.
+At the end of the file the last books stay until the exchange is stopped.
 """
 
 from collections import Counter
@@ -28,7 +30,7 @@ import trio
 from mm.domain.book import OrderBook
 from mm.domain.fees import FeeType
 from mm.domain.market import MarketStatus
-from mm.domain.numbers import SECOND, Count, Micros, Price
+from mm.domain.numbers import DOLLAR, SECOND, Count, Micros, Price
 from mm.domain.order import MarketTicker, Side, TimeInForce
 from mm.domain.tickers import event_of, parse_event_token, series_of
 from mm.exchange.embedded.core.exchange import ExchangeCore
@@ -101,6 +103,8 @@ class ReplayedMarket:
 
     core: ExchangeCore
     state: MarketState
+    infers_trades: bool = False
+    """Whether a best level that shrinks was traded."""
     recorded: OrderBook = attrs.field(factory=OrderBook)
     """The recorded book, folded and nothing else."""
     refusals: Counter[str] = attrs.field(factory=Counter)
@@ -113,6 +117,7 @@ class ReplayedMarket:
 
     def take(self, step: Step, now: Micros) -> None:
         """Do one recorded step."""
+        inferred = self._inferred(step) if self.infers_trades else None
         if step.kind is not StepKind.TRADE:
             apply_step(self.recorded, step)
         if self.state.status is not MarketStatus.ACTIVE:
@@ -122,6 +127,8 @@ class ReplayedMarket:
             if self._is_behind or step.kind is StepKind.SNAPSHOT or self._was_wiped():
                 self._is_behind = False
                 self._match_all(now)
+            if inferred is not None:
+                self._trade(inferred, now)
             if step.kind is StepKind.TRADE:
                 self._trade(step, now)
             elif step.kind is StepKind.DELTA:
@@ -131,6 +138,20 @@ class ReplayedMarket:
         except Refused as refused:
             self.refusals[refused.code] += 1
             self._is_behind = True
+
+    def _inferred(self, step: Step) -> Step | None:
+        """The trade that a shrinking best level stands for; None for any other step."""
+        best = self.recorded.best_bid if step.side is Side.BID else self.recorded.best_ask
+        if step.kind is not StepKind.DELTA or step.count >= 0 or step.price != best:
+            return None
+        return attrs.evolve(step, kind=StepKind.TRADE, side=step.side.opposite, count=Count(-step.count))
+
+    @property
+    def verdict(self) -> Price:
+        """What the last book says that one YES pays."""
+        bid, ask = self.recorded.best_bid, self.recorded.best_ask
+        middle = ((0 if bid is None else bid) + (DOLLAR if ask is None else ask)) / 2
+        return DOLLAR if middle >= DOLLAR / 2 else Price(0)
 
     def deficit(self, side: Side, price: Price) -> Count:
         """What clients took from a level that the recording still shows."""
@@ -233,19 +254,34 @@ class Replay:
 
     recording: Recording
     speed: float = 1.0
+    infers_trades: bool = False
+    """In a recording without trades a best level that shrinks counts as traded."""
+    settles: bool = False
+    """Markets that close are determined by their last book, and settle."""
     markets: dict[MarketTicker, ReplayedMarket] = attrs.field(factory=dict)
     _core: ExchangeCore | None = None
     _begun: Micros = Micros(0)
     _next: int = 0
+    _worked: Micros = Micros(0)
+    """Up to when everything is done."""
 
     def __attrs_post_init__(self) -> None:
         if not 0.01 <= self.speed <= 10_000:
             raise ValueError(f"speed must be between 0.01 and 10000, not {self.speed}")
 
     @classmethod
-    def load(cls, path: Path, *, speed: float = 1.0) -> "Replay":
+    def load(
+        cls, path: Path, *, speed: float = 1.0, infers_trades: bool = False, settles: bool = False
+    ) -> "Replay":
         """Read a recording into memory. Raises `ReplayError`."""
-        return cls(recording=load_recording(path), speed=speed)
+        recording = load_recording(path)
+        has_trades = any(step.kind is StepKind.TRADE for step in recording.steps)
+        return cls(
+            recording=recording,
+            speed=speed,
+            infers_trades=infers_trades and not has_trades,
+            settles=settles,
+        )
 
     @property
     def core(self) -> ExchangeCore:
@@ -289,6 +325,9 @@ class Replay:
         """Play what is due by `now`, at most `most` steps; whether something due is left."""
         steps = self.recording.steps
         self.core.advance(now)
+        self._worked = now
+        if self.settles:
+            self._settle_closed(now)
         while self._next < len(steps):
             if self._due(steps[self._next].at) > now:
                 return False
@@ -300,6 +339,12 @@ class Replay:
             self._market(step.ticker, now).take(step, now)
         return False
 
+    def _settle_closed(self, now: Micros) -> None:
+        for ticker in self.recording.closes:
+            market = self.markets.get(ticker)
+            if market is not None and market.state.status is MarketStatus.CLOSED:
+                self.core.determine(now, ticker, market.verdict)
+
     @property
     def duration(self) -> Micros:
         """Wall time from the first step to the last."""
@@ -307,8 +352,12 @@ class Replay:
 
     @property
     def next_due(self) -> Micros | None:
-        """When the next step is due; None at the end."""
-        return None if self.is_at_end else self._due(self.recording.steps[self._next].at)
+        """When something is due next; None at the end."""
+        due = [] if self.is_at_end else [self._due(self.recording.steps[self._next].at)]
+        if self.settles:
+            closes = [market.state.close_time for market in self.markets.values()]
+            due += [close for close in closes if close > self._worked]
+        return min(due, default=None)
 
     def _due(self, recorded: Micros) -> Micros:
         return Micros(self._begun + int((recorded - self.recording.steps[0].at) / self.speed))
@@ -317,7 +366,9 @@ class Replay:
         """A market; listed when it appears for the first time."""
         found = self.markets.get(ticker)
         if found is None:
-            found = self.markets[ticker] = ReplayedMarket(self.core, self._list(ticker, now))
+            found = self.markets[ticker] = ReplayedMarket(
+                self.core, self._list(ticker, now), self.infers_trades
+            )
         return found
 
     def _list(self, ticker: MarketTicker, now: Micros) -> MarketState:

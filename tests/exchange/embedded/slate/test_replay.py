@@ -514,3 +514,59 @@ def act(venue: Any, replay: Replay, step: int) -> None:
             )
             venue.core.cancel_all(venue.now, "client")
             venue.core.create(venue.now, "client", taker)
+
+
+# --- what a recording does not tell ---
+
+
+@pytest.mark.parametrize("infers, filled", [(False, 0), (True, 20)])
+def test_a_best_level_that_shrinks_may_count_as_traded(
+    venue: Any, book_tape: Tape, infers: bool, filled: int
+) -> None:
+    """Off, the newest orders are cancelled; on, the queue is eaten from the front, a client in it included.
+
+    100 stand before the client's 30: 60 go, 50 come behind, 60 go again, which are the 40 in front and 20 of the client.
+    """
+    book_tape.delta("yes", "0.5000", "-60.00", after_ms=2_000)
+    book_tape.delta("yes", "0.5000", "50.00")
+    book_tape.delta("yes", "0.5000", "-60.00")
+    book_tape.delta("yes", "0.4900", "-30.00")
+    replay = Replay.load(book_tape.write(), infers_trades=infers)
+    replay.open(venue)
+    venue.core.add_user("client")
+    venue.core.deposit(venue.now, "client", 0, Money(1_000_000_000))
+    order_id = place(venue, Side.BID, 50, 30)
+    venue.play(replay, 3)
+    assert replay.is_at_end
+    assert venue.core.order("client", order_id).filled == filled * 100
+    market = replay.markets[TICKER]
+    assert market.recorded.size_at(Side.BID, Price(50 * CENT)) == 30_00
+    assert market.recorded.size_at(Side.BID, Price(49 * CENT)) == 170_00, (
+        "not the best: cancelled in either case"
+    )
+    book = venue.core.markets()[TICKER].book.bids
+    assert book.total_at(Price(49 * CENT)) == 170_00
+
+
+def test_trades_are_not_inferred_where_there_are_some(book_tape: Tape) -> None:
+    """A recording that tells its trades is believed."""
+    book_tape.trade("0.5000", "1.00", "ask")
+    assert not Replay.load(book_tape.write(), infers_trades=True).infers_trades
+
+
+@pytest.mark.parametrize("settles, status", [(False, MarketStatus.CLOSED), (True, MarketStatus.FINALIZED)])
+def test_a_closed_market_may_end_as_its_last_book_said(
+    venue: Any, book_tape: Tape, settles: bool, status: MarketStatus
+) -> None:
+    """Bid 50, offered 52: YES."""
+    replay = Replay.load(book_tape.write(), settles=settles)
+    replay.recording.closes[TICKER] = Micros(replay.recording.steps[-1].at + 5 * SECOND)
+    replay.open(venue)
+    venue.play(replay, 4)
+    assert venue.core.markets()[TICKER].status is MarketStatus.ACTIVE
+    assert not settles or replay.next_due is not None
+    venue.play(replay, 90, step_s=0.5)
+    market = venue.core.markets()[TICKER]
+    assert market.status is status
+    assert market.settlement_value == (100 * CENT if settles else None)
+    assert replay.next_due is None
