@@ -32,7 +32,7 @@ from mm.engine.backtest.prints import in_order
 from mm.exchange.embedded.slate.recording import infer_grid
 from mm.research.frames import read_frames, read_parts
 from mm.research.lines import BadRecording, Lines, first_line
-from mm.research.tape import UNKNOWN_SIZE, BookSource, Tape, TapeMarket
+from mm.research.tape import UNKNOWN_SIZE, BookSource, Kind, Tape, TapeMarket
 from mm.tasks.backtest import BadTradesFile, read_trades
 
 UNSORTED_BY: Final = Micros(60 * SECOND)
@@ -258,6 +258,9 @@ def read_candles(path: Path) -> Tape:
         for candle in line["candles"]:
             at = Micros(int(candle["ts"]) * SECOND)
             touches.book(at, place, _level(candle["yb"]), _level(candle["ya"]))
+        if line["candles"]:
+            # A line is a whole game: nobody looked any longer.
+            touches.tape.add(int(line["candles"][-1]["ts"]) * SECOND, Kind.CLOSE, place)
 
     def row(row: dict[str, str]) -> None:
         at = touches.when(Micros(int(row["ts"]) * SECOND + MINUTE))

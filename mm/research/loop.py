@@ -414,10 +414,10 @@ class Backtest:
         if self.loss.observe(floor.marked_pnl(), eastern_date(self.now)):
             floor.hold_all("loss", "daily loss limit")
         at_risk: dict[MarketTicker, tuple[Count, Money]] = {}
-        for room in self.rooms:
-            inventory, mark = floor.inventory(room.ticker), floor.mark_of(room.ticker)
-            if not inventory.is_flat and mark is not None and not room.is_over:
-                at_risk[room.ticker] = (inventory.net, inventory.mae_value(mark))
+        for ticker, history in floor.positions.histories.items():
+            inventory, mark = history.state, floor.mark_of(ticker)
+            if not inventory.is_flat and mark is not None and not self.by_ticker[ticker].is_over:
+                at_risk[ticker] = (inventory.net, inventory.mae_value(mark))
         was_tripped = self.mae.is_tripped
         verdict = self.mae.observe(at_risk, self.now)
         if verdict.just_tripped:
