@@ -36,8 +36,8 @@ from mm.session.summary import ExitCode
 from mm.session.surroundings import Surroundings
 from mm.session.venue import NoExchange
 from mm.settings import Settings
+from mm.tasks.freshness import LONG_READ_LAG_S
 from mm.tasks.ids import OrderIds, new_session
-from mm.tasks.sweep import LONG_READ_LAG_S
 from mm.views.texts import cents, contracts
 
 log = structlog.get_logger(__name__)

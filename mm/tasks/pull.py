@@ -16,6 +16,7 @@ from mm.tasks.alerts import Alerts
 from mm.tasks.desk import OrderDesk
 from mm.tasks.fence import Fence
 from mm.tasks.floor import Floor
+from mm.tasks.freshness import Moment, reads_show
 from mm.tasks.reconcile import Reconciler
 
 log = structlog.get_logger(__name__)
@@ -23,6 +24,7 @@ log = structlog.get_logger(__name__)
 GROUP_BRAKE_S: Final = 5.0
 """No new quotes for so long after a group was triggered, not by us."""
 CATCH_UP_RETRY_S: Final = 0.5
+CATCH_UP_LOOK_S: Final = 0.1
 BLIND_S: Final = 10.0
 """Fills that could not be read for so long may have been missed on the socket too: nothing may rest on old books."""
 LOOK_S: Final = 0.5
@@ -86,12 +88,13 @@ class Puller:
             await self._wanted.wait()
             self._wanted = trio.Event()
             await self.trigger_all(self._reason)
+            pulled = Moment.now(self.reconciler.clock)
             self.floor.hold_all("recovery", "catching up after quotes were pulled")
             # What could not be fenced is cancelled one by one by the quoters, which look again now.
             self.floor.is_fencing = False
             self.floor.wake_all()
             self.alerts.error("feed", f"quotes pulled, {self._reason}")
-            await self._catch_up()
+            await self._catch_up(pulled)
             self.floor.lift_all("recovery")
             self._is_at_it = self._wanted.is_set()
 
@@ -114,10 +117,15 @@ class Puller:
             self._brake_wanted = trio.Event()
             self.floor.lift_all("group")
 
-    async def _catch_up(self) -> None:
-        """What happened while we were blind or stood still is known before the first new quote."""
+    async def _catch_up(self, pulled: Moment) -> None:
+        """What happened while we were blind or stood still is known before the first new quote.
+
+        What was filled just before the quotes were pulled is shown by reads that are younger than that.
+        """
         while True:
             try:
+                while not await reads_show(self.reconciler.exchange, pulled, self.reconciler.clock):
+                    await trio.sleep(CATCH_UP_LOOK_S)
                 await self.reconciler.pass_fills()
                 await self.reconciler.compare_orders()
                 return

@@ -28,14 +28,12 @@ from mm.exchange.port import (
 )
 from mm.tasks.budget import ReadBudget, Ticket, Urgency, WriteBudget
 from mm.tasks.desk import OrderDesk, as_new_order
+from mm.tasks.freshness import Moment, reads_show
 
 log = structlog.get_logger(__name__)
 
 FIRST_DELAY_S: Final = 0.2
 MAX_DELAY_S: Final = 3.0
-READ_LAG_S: Final = 5.0
-"""A listing that does not show an order proves its absence only when the venue says it is this current, or this much
-later when the venue does not say."""
 CLOCK_TOLERANCE: Final = Micros(2 * SECOND)
 
 
@@ -50,6 +48,8 @@ class Resolver:
     clock: Callable[[], Micros]
     look_up_fills: Callable[[], Awaitable[None]]
     """One pass of the reconciler: fills are looked up before anything is created anew."""
+    _begun: dict[ClientOrderId, float] = attrs.field(factory=dict)
+    """When resolving began, by a clock that does not step."""
 
     async def resolve(self, order: Order) -> None:
         """Return when the order is known to rest or to be gone. Cancelled: it stays UNKNOWN.
@@ -57,6 +57,7 @@ class Resolver:
         Raises `AuthError` and nothing else of the exchange's: everything else is tried again.
         """
         delay = FIRST_DELAY_S
+        self._begun[order.client_order_id] = trio.current_time()
         while order.state is OrderState.UNKNOWN:
             await trio.sleep(delay)
             delay = min(2 * delay, MAX_DELAY_S)
@@ -72,6 +73,7 @@ class Resolver:
                 raise
             except ExchangeError as exc:
                 log.info("not resolved yet", order=order.client_order_id, error=str(exc))
+        self._begun.pop(order.client_order_id, None)
         log.info("order resolved", order=order.client_order_id, state=order.state.value)
         await self.look_up_fills()
 
@@ -112,9 +114,7 @@ class Resolver:
         except ExchangeRejected as exc:
             # This attempt was refused, the lost one may have been accepted all the same (its price may cross by now,
             # its group may have been closed since). Only a current listing tells.
-            if not await self._identify(order) and await self._is_current(
-                order.unknown_since or self.clock()
-            ):
+            if not await self._identify(order) and await self._is_current(order):
                 log.info("the lost create never landed", order=order.client_order_id, error=str(exc))
                 self._refused(order)
         else:
@@ -133,8 +133,7 @@ class Resolver:
     async def _look_at(self, order: Order) -> None:
         """Read the order itself, by a read younger than the write in question."""
         assert order.order_id is not None
-        since = order.unknown_since or self.clock()
-        current = await self._is_current(since)
+        current = await self._is_current(order)
         await self.reads.take()
         try:
             report = await self.exchange.order(order.order_id)
@@ -152,12 +151,12 @@ class Resolver:
             return  # "resting" may be what it was before the write
         self.desk.on_report(report)
 
-    async def _is_current(self, moment: Micros) -> bool:
-        """Whether reads made from now on show the effect of what was sent at `moment`."""
-        if (self.clock() - moment) / SECOND >= READ_LAG_S:
-            return True
+    async def _is_current(self, order: Order) -> bool:
+        """Whether reads made from now on show the effect of the write whose answer was lost."""
+        begun = self._begun.get(order.client_order_id, trio.current_time())
+        moment = Moment(order.unknown_since or self.clock(), begun)
         await self.reads.take()
-        return await self.exchange.user_data_age() > moment
+        return await reads_show(self.exchange, moment, self.clock)
 
     def _refused(self, order: Order) -> None:
         if order.state is OrderState.UNKNOWN:

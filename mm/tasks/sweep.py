@@ -6,6 +6,7 @@ younger than the last write. Start-up runs the same sweep before the first quote
 foreign and never touched.
 """
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Final
 
@@ -13,7 +14,7 @@ import attrs
 import structlog
 import trio
 
-from mm.domain.numbers import SECOND, Micros
+from mm.domain.numbers import Micros
 from mm.domain.order import GroupId, OrderId
 from mm.exchange import endpoints
 from mm.exchange.paging import read_all
@@ -29,6 +30,7 @@ from mm.exchange.port import (
 )
 from mm.tasks.budget import WriteBudget
 from mm.tasks.fence import trigger_group
+from mm.tasks.freshness import Moment, reads_show
 
 log = structlog.get_logger(__name__)
 
@@ -36,8 +38,6 @@ EXIT_DEADLINE_S: Final = 10.0
 READ_LAG_S: Final = 0.6
 """Reads lag writes by hundreds of milliseconds; clean reads count from this long after the last write, or from when
 the venue says that its reads are current, whichever proof comes."""
-LONG_READ_LAG_S: Final = 5.0
-"""From here on a read counts whatever the venue says of its freshness (its clock may not be ours)."""
 BATCH: Final = 20
 """Cancels a request: a batch is refused whole when the bucket does not hold all of it."""
 CLEAN_READS: Final = 2
@@ -81,11 +81,11 @@ class Sweeper:
     """Clean reads in a row."""
     _remaining: tuple[OrderId, ...] = ()
     _problem: str = "no look at the exchange succeeded"
-    _last_write: Micros = Micros(0)
+    _last_write: Moment = Moment(Micros(0), -math.inf)
 
     def note_write(self) -> None:
         """Something was written just now by others: reads count only from past its lag on."""
-        self._last_write = self.clock()
+        self._last_write = Moment.now(self.clock)
 
     async def trigger_groups(self, groups: Iterable[tuple[GroupId, int]]) -> list[GroupId]:
         """Trigger groups (id, exchange_index), all at once; returns those not proven triggered."""
@@ -206,13 +206,10 @@ class Sweeper:
 
     async def _is_past_lag(self) -> bool:
         """Whether a read made from now on shows the effect of our last write."""
-        elapsed = self.clock() - self._last_write
-        if elapsed < READ_LAG_S * SECOND:
+        if self._last_write.age_s < READ_LAG_S:
             return False
-        if elapsed >= LONG_READ_LAG_S * SECOND:
-            return True
         try:
-            return await self.exchange.user_data_age() > self._last_write
+            return await reads_show(self.exchange, self._last_write, self.clock)
         except ExchangeError:
             return False
 

@@ -18,7 +18,7 @@ from mm.exchange.port import (
     RateLimited,
     TradingPaused,
 )
-from mm.tasks.resolve import READ_LAG_S
+from mm.tasks.freshness import LONG_READ_LAG_S
 from task_rig import BID, GAME, TaskRig
 
 CROSSES = ExchangeRejected("invalid order: post only cross", status=400, code="invalid_order")
@@ -132,7 +132,7 @@ async def test_a_venue_that_does_not_say_how_old_its_reads_are_is_waited_for(
     took = await settle(rig, order)
 
     assert order.state is OrderState.DONE
-    assert took >= READ_LAG_S - 0.5
+    assert took >= LONG_READ_LAG_S - 0.5
 
 
 async def test_a_create_into_a_group_triggered_meanwhile_is_gone(autojump_clock: MockClock) -> None:
