@@ -44,6 +44,11 @@ class Network:
     def __attrs_post_init__(self) -> None:
         self._accept, self.incoming = trio.open_memory_channel[MemoryStream](_BACKLOG)
 
+    @property
+    def is_silent(self) -> bool:
+        """A direction is cut at the moment."""
+        return trio.current_time() < max(self.silent_until)
+
     def calm(self) -> None:
         """No trouble from now on."""
         now = trio.current_time()

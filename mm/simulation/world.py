@@ -44,8 +44,9 @@ from mm.simulation.trouble import BotClock, Trouble
 BALANCE: Final = Money(10_000_000_000)
 USER: Final = "00000000-0000-4000-8000-000000000001"
 KEY_ID: Final = "00000000-0000-4000-8000-00000000000b"
-HEAL_S: Final = 30.0
-"""When the trouble is over everything is in order again within this."""
+HEAL_S: Final = 45.0
+"""When the trouble is over everything is in order again within this: a hold of 15 s that began while the clock was far
+ahead lasts as much longer as the clock then steps back."""
 BOOK_S: Final = 3.0
 """When nobody but the bot trades any more, its books are the exchange's within this."""
 RESTART_S: Final = 1.0
@@ -374,12 +375,12 @@ class World:
     async def _look_inside(self) -> None:
         for number in itertools.count():
             await trio.sleep(0.1)
-            if self._trading is not None:
-                self.watch.look_at_books(self._trading)
-                if number % 10 == 0:
-                    self.watch.look_inside(self._trading)
-            else:
+            if self._trading is None or self.network.is_silent:
                 self.watch.look_away()
+            else:
+                self.watch.look_at_books(self._trading)
+            if self._trading is not None and number % 10 == 0:
+                self.watch.look_inside(self._trading)
 
     def _verdict(self) -> None:
         self.watch.check_after_exit()
