@@ -77,3 +77,6 @@ simulate: $(STAMP)  # 1,000 short seeds, 50 of them twice, and 50 full ones
 
 simulate-mutants: $(STAMP)  # known bugs, planted one by one: each must be caught
 	@$(BIN)/python -m mm.simulation.mutants
+
+bench-ledger: $(STAMP)  # RSS of the books over a million fills (about ten minutes)
+	@$(BIN)/python bench/million_fills.py
