@@ -28,7 +28,7 @@ from mm.exchange.port import (
 )
 from mm.tasks.budget import ReadBudget, Ticket, Urgency, WriteBudget
 from mm.tasks.desk import OrderDesk, as_new_order
-from mm.tasks.freshness import Moment, reads_show
+from mm.tasks.freshness import LONG_READ_LAG_S, Moment, reads_show
 
 log = structlog.get_logger(__name__)
 
@@ -113,8 +113,10 @@ class Resolver:
             await trio.sleep(exc.retry_after)
         except ExchangeRejected as exc:
             # This attempt was refused, the lost one may have been accepted all the same (its price may cross by now,
-            # its group may have been closed since). Only a current listing tells.
-            if not await self._identify(order) and await self._is_current(order):
+            # its group may have been closed since), and may even be on its way yet: given up, not taken back. Only a
+            # listing tells, and only one made long after.
+            is_late = self._waited_s(order) >= LONG_READ_LAG_S
+            if not await self._identify(order) and is_late:
                 log.info("the lost create never landed", order=order.client_order_id, error=str(exc))
                 self._refused(order)
         else:
@@ -153,10 +155,14 @@ class Resolver:
 
     async def _is_current(self, order: Order) -> bool:
         """Whether reads made from now on show the effect of the write whose answer was lost."""
-        begun = self._begun.get(order.client_order_id, trio.current_time())
-        moment = Moment(order.unknown_since or self.clock(), begun)
+        moment = Moment(order.unknown_since or self.clock(), trio.current_time() - self._waited_s(order))
         await self.reads.take()
         return await reads_show(self.exchange, moment, self.clock)
+
+    def _waited_s(self, order: Order) -> float:
+        """Seconds since resolving began."""
+        now = trio.current_time()
+        return now - self._begun.get(order.client_order_id, now)
 
     def _refused(self, order: Order) -> None:
         if order.state is OrderState.UNKNOWN:
