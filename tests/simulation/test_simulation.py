@@ -32,7 +32,7 @@ def test_seeds_that_once_failed(seed: int) -> None:
     assert [v.text() for v in play(seed).violations] == []
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1, 2, 201])
 def test_full_seeds_hold(seed: int) -> None:
     """Long lives, with several crashes."""
     result = play(seed, is_full=True)
