@@ -17,7 +17,16 @@ from mm.domain.numbers import SECOND, Micros, format_count
 from mm.domain.order import ClientOrderId, Order, OrderId, OrderState
 from mm.exchange import endpoints
 from mm.exchange.paging import read_all
-from mm.exchange.port import Exchange, NotRestingHere, OrderRef, OrderReport, OrderStatus, Page
+from mm.exchange.port import (
+    AuthError,
+    Exchange,
+    ExchangeError,
+    NotRestingHere,
+    OrderRef,
+    OrderReport,
+    OrderStatus,
+    Page,
+)
 from mm.tasks.budget import ReadBudget, Ticket, Urgency, WriteBudget
 from mm.tasks.desk import OrderDesk
 from mm.tasks.ids import OrderIds
@@ -115,6 +124,11 @@ class OrderCheck:
             )
         except NotRestingHere:
             log.info("orphan was gone already", order_id=report.order_id)
+        except AuthError:
+            raise
+        except ExchangeError as exc:
+            # The next pass tries again; the other orphans must not wait for this one.
+            log.warning("orphan not cancelled yet", order_id=report.order_id, error=str(exc))
 
     async def _look_at_missing(self, order_id: OrderId) -> None:
         """One of ours is not listed: it ended without a report reaching us, or the listing lags."""
