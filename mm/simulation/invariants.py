@@ -1,6 +1,7 @@
 """What must hold in every world: some at every event of the exchange, some once a second, the rest when all is calm."""
 
 import sqlite3
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Final
 
@@ -178,6 +179,16 @@ class Watch:
             counted = floor.gross.exposure(ticker)
             if counted != exposure:
                 self.fail("stale exposure", f"{ticker}: counted {counted}, is {exposure}")
+
+    def look_at_fills(self, trading: Trading) -> None:
+        """No market has more contracts counted than the exchange ever filled for us."""
+        filled: Counter[MarketTicker] = Counter()
+        for fill in self.user.fills:
+            filled[fill.ticker] += fill.count
+        for ticker, history in trading.floor.positions.histories.items():
+            counted = history.state.bought + history.state.sold
+            if counted > filled[ticker]:
+                self.fail("fill counted twice", f"{ticker}: {counted} counted of {filled[ticker]}")
 
     def look_at_books(self, trading: Trading) -> None:
         """A book that is called whole is the exchange's now and then, however fast both move."""

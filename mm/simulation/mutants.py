@@ -26,7 +26,7 @@ from mm.exchange.port import NewOrder
 from mm.ledger.ledger import Ledger
 from mm.simulation.plan import draw_plan
 from mm.simulation.world import run_world
-from mm.tasks import resolve
+from mm.tasks import fence, resolve
 from mm.tasks.desk import OrderDesk, Outcome, Verdict
 from mm.tasks.feed import FeedHandler
 from mm.tasks.fence import Fence
@@ -129,13 +129,15 @@ def _trigger_nothing(original: Any) -> Any:
     return trigger_all
 
 
-def _keep_triggered_group(original: Any) -> Any:
+def _said_and_not_done(original: Any) -> Any:
     del original
 
-    def mark(self: Fence, group_id: Any) -> None:
-        del self, group_id
+    async def trigger_group(*what: Any, **more: Any) -> bool:
+        del what, more
+        await trio.lowlevel.checkpoint()
+        return True
 
-    return mark
+    return trigger_group
 
 
 def _drop_deltas(original: Any) -> Any:
@@ -286,7 +288,7 @@ MUTANTS: Final = (
     Mutant("404 is believed", _replaced(OrderDesk, "cancel", _believe_404)),
     Mutant("a lost create is taken for refused", _replaced(OrderDesk, "_lost", _unknown_is_no)),
     Mutant("the fence is forgotten", _replaced(Fence, "trigger_all", _trigger_nothing)),
-    Mutant("a triggered group is used again", _replaced(Fence, "mark_triggered", _keep_triggered_group)),
+    Mutant("a group is called triggered and is not", _replaced(fence, "trigger_group", _said_and_not_done)),
     Mutant("a delta is dropped", _replaced(FeedHandler, "on_delta", _drop_deltas)),
     Mutant("a retry has a new id", _replaced(resolve, "as_new_order", _new_id)),
     Mutant("gaps in seq do not matter", _replaced(Subscriptions, "count", _gaps_do_not_matter)),

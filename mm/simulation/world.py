@@ -381,6 +381,7 @@ class World:
                 self.watch.look_at_books(self._trading)
             if self._trading is not None and number % 10 == 0:
                 self.watch.look_inside(self._trading)
+                self.watch.look_at_fills(self._trading)
 
     def _verdict(self) -> None:
         self.watch.check_after_exit()
