@@ -180,7 +180,11 @@ class OrderDesk:
             self._ref(order), side=order.side, price=price, count=count, expires_at=expires_at
         )
         outcome = await self._send(order, call, accepted)
-        if outcome.verdict not in (Verdict.DONE, Verdict.UNKNOWN) and order.count != old_count:
+        if (
+            order.state is not OrderState.UNKNOWN
+            and outcome.verdict is not Verdict.DONE
+            and order.count != old_count
+        ):
             order.count = old_count
             self.on_change(order.ticker)
         return outcome
