@@ -12,7 +12,8 @@ from mm.exchange.port import Exchange
 LONG_READ_LAG_S: Final = 5.0
 """From here on a read counts whatever the venue says of its freshness (its clock may not be ours)."""
 CLOCKS_APART: Final = Micros(SECOND // 4)
-"""A venue whose reads are newer than our present by more than this has another clock: its times prove nothing."""
+"""How far our clock and the venue's may be apart. A venue whose reads are newer than our present by more than this has
+another clock: its times prove nothing."""
 
 
 @attrs.frozen
@@ -38,4 +39,4 @@ async def reads_show(exchange: Exchange, moment: Moment, clock: Callable[[], Mic
     if moment.age_s >= LONG_READ_LAG_S:
         return True
     as_of = await exchange.user_data_age()
-    return moment.wall < as_of <= clock() + CLOCKS_APART
+    return moment.wall + CLOCKS_APART < as_of <= clock() + CLOCKS_APART
