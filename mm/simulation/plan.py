@@ -134,7 +134,7 @@ KINDS: Final[Mapping[str, Draw]] = {
     "silent_both": _span(0.3, 7.0),
     "refuse": _span(0.5, 7.0),
     "no_dns": _span(0.5, 7.0),
-    "clock_step": _span(3.0, 20.0, by=(-12.0, -3.0, -0.7, 0.8, 4.0, 12.0)),
+    "clock_step": _span(3.0, 20.0, by=(-12.0, -3.0, -0.2, 0.2, 4.0, 12.0)),
     "slow_disk": _span(1.0, 8.0),
     "full_disk": _span(1.0, 4.0),
 }
