@@ -143,23 +143,16 @@ class Promise:
         }
 
     def _conclude(self, report: SweepReport) -> None:
-        summary, is_dead = self.summary, self.is_exchange_dead()
+        is_dead = self.is_exchange_dead()
         self.is_proven_clean = report.is_proven or is_dead
-        summary.orders_cancelled += report.cancelled
-        if report.is_proven:
-            summary.orders_resting_at_exit = 0
-            log.info("nothing rests", seconds=round(report.seconds, 2), cancelled=report.cancelled)
-        elif is_dead:
-            summary.orders_resting_at_exit = 0
-            summary.exit_code = ExitCode.FAILED
-            summary.reason = "the embedded exchange died, and everything on it"
+        if is_dead and not report.is_proven:
+            self.summary.is_swept = True
+            self.summary.orders_cancelled += report.cancelled
+            self.summary.orders_resting_at_exit = 0
+            self.summary.exit_code = ExitCode.FAILED
+            self.summary.reason = "the embedded exchange died, and everything on it"
         else:
-            summary.orders_resting_at_exit = len(report.remaining) or None
-            summary.exit_code = ExitCode.ORDERS_MAY_REST
-            ids = ", ".join(report.remaining[:20]) or "unknown"
-            todo = "Run `mm cancel-all`, or cancel them on the exchange's site"
-            summary.reason = f"{report.problem}. Order ids: {ids}. {todo}"
-            log.critical("orders may rest", problem=report.problem, orders=ids)
+            enter_sweep(self.summary, report)
 
     async def _final_books(self) -> None:
         """The last fills and the last comparison, so that the summary tells what the exchange would."""
@@ -179,3 +172,42 @@ class Promise:
 
     def _sweeper(self) -> Sweeper:
         return Sweeper(self.exchange, self.writes, self.clock, self.prefix)
+
+
+def enter_sweep(summary: Summary, report: SweepReport) -> None:
+    """What a sweep at the end found, in the summary: a reason that stands there already is kept in front."""
+    summary.is_swept = True
+    summary.orders_cancelled += report.cancelled
+    if report.is_proven:
+        summary.orders_resting_at_exit = 0
+        log.info("nothing rests", seconds=round(report.seconds, 2), cancelled=report.cancelled)
+        return
+    summary.orders_resting_at_exit = len(report.remaining) or None
+    summary.exit_code = ExitCode.ORDERS_MAY_REST
+    ids = ", ".join(report.remaining[:20]) or "unknown"
+    todo = "Run `mm cancel-all`, or cancel them on the exchange's site"
+    before = f"{summary.reason}. " if summary.reason else ""
+    summary.reason = f"{before}{report.problem}. Order ids: {ids}. {todo}"
+    log.critical("orders may rest", problem=report.problem, orders=ids)
+
+
+async def sweep_without_books(
+    exchange: Exchange, clock: Callable[[], Micros], prefix: str, summary: Summary
+) -> None:
+    """For a session whose ledger failed before its own sweep: what an earlier life left is taken off all the same.
+
+    Groups are known only from the leftovers themselves. Shielded, under the exit's deadline; never raises an
+    `ExchangeError`.
+    """
+    problem = "the exchange could not be asked what rests"
+    report = SweepReport(is_proven=False, cancelled=0, remaining=(), seconds=EXIT_DEADLINE_S, problem=problem)
+    with trio.move_on_after(EXIT_DEADLINE_S, shield=True) as scope:
+        try:
+            writes = WriteBudget(await exchange.limits(), clock, reserve=0.0)
+        except ExchangeError as exc:
+            report = attrs.evolve(report, problem=f"{problem}: {exc}")
+        else:
+            ends_at = scope.deadline - SWEEP_ENDS_EARLIER_S
+            sweeper = Sweeper(exchange, writes, clock, prefix)
+            report = await sweeper.sweep(max(0.0, ends_at - trio.current_time()))
+    enter_sweep(summary, report)

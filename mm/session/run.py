@@ -17,9 +17,10 @@ import httpx
 import structlog
 import trio
 
-from mm.domain.errors import ConfigError, InvariantError, MMError
+from mm.domain.errors import ConfigError, InvariantError, LedgerError, MMError
 from mm.exchange.port import AuthError, RateLimits
 from mm.ledger import lock_data_folder, open_ledger
+from mm.session.leaving import sweep_without_books
 from mm.session.recording import recording_if_wanted
 from mm.session.summary import ExitCode, Summary
 from mm.session.surroundings import Surroundings
@@ -100,7 +101,14 @@ async def run_session(
                 )
             )
             stack.enter_context(shown_to_people(venue, settings.data_dir))
-            await _run_on(venue, settings, surroundings, options, stop, summary, signals, recorder)
+            try:
+                await _run_on(venue, settings, surroundings, options, stop, summary, signals, recorder)
+            except* LedgerError as group:
+                if not summary.is_swept:
+                    _blame(summary, _first_of(group))
+                    prefix = OrderIds(settings["BOT_NAME"], "").bot_prefix
+                    await sweep_without_books(venue.exchange, surroundings.clock, prefix, summary)
+                raise
     except* ConfigError as group:
         raise _first_of(group) from None
     except* Exception as group:

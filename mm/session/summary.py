@@ -37,6 +37,8 @@ class Summary:
     realized_pnl: Money = Money(0)
     """Net of fees."""
     fees: Money = Money(0)
+    is_swept: bool = False
+    """A sweep at the end has looked at the exchange, whatever it found. Not part of the document."""
     positions_match: bool | None = None
     """Our positions equal the exchange's; None when the run ended before a comparison was possible."""
 

@@ -319,9 +319,10 @@ class World:
         # The folder's name is chance of another kind, and part of no trace.
         self.recorder.note(f"life {life.number} ended: {summary.reason.replace(str(self.folder), '')}")
         if summary.exit_code is not ExitCode.ORDERS_MAY_REST:
-            if life.prefix:
-                # One that failed before its start-up sweep answers for nothing that an earlier life left.
-                self.watch.check_after_exit(life.prefix)
+            # One that has swept answers for what earlier lives left as well; one that could not look (the exchange not
+            # reached, the key refused) has placed nothing.
+            if summary.is_swept or life.prefix:
+                self.watch.check_after_exit(None if summary.is_swept else life.prefix)
             if not summary.reason.startswith(EXPECTED_ENDS):
                 self.watch.fail("unexpected end", summary.reason)
 

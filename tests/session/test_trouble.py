@@ -10,6 +10,7 @@ import trio
 
 from bot_rig import Rig, eventually, is_quoting
 from mm.domain.errors import ConfigError, LedgerError
+from mm.domain.numbers import CONTRACT
 from mm.domain.order import MarketTicker, Side, TimeInForce
 from mm.exchange.port import ExchangeError, NewOrder, OrderRef
 from mm.ledger.store import Store
@@ -194,6 +195,59 @@ async def test_a_full_disk_stops_trading_and_says_so(rig: Rig, monkeypatch: pyte
     assert "disk is full" in summary.reason
     assert rig.trading[0].promise.is_proven_clean
     assert await rig.resting() == []
+
+
+async def leave_behind(rig: Rig) -> None:
+    """An order that an earlier life of the bot did not get to take off."""
+    async with rig.client() as exchange:
+        market = (await exchange.markets(series_ticker="KXNHLGAME", status="open"))[0]
+        await exchange.place(
+            NewOrder(
+                client_order_id="mm-earlierlife-1",  # type: ignore[arg-type]
+                ticker=market.ticker,
+                side=Side.BID,
+                price=market.grid.lowest,
+                count=CONTRACT,
+                exchange_index=market.exchange_index,
+            )
+        )
+
+
+def books_are_shut(monkeypatch: pytest.MonkeyPatch, method: str) -> None:
+    """The ledger cannot be opened, or nothing can be written to it, from the very start."""
+
+    def full(*args: object, **kwargs: object) -> object:
+        raise LedgerError("the disk is full: ledger.sqlite3 cannot be written")
+
+    monkeypatch.setattr(Store, method, full)
+
+
+@pytest.mark.parametrize("method", ["open", "write"])
+async def test_a_disk_full_at_the_start_leaves_nothing_of_an_earlier_life(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    """Without books nothing is quoted, and what an earlier life left is taken off all the same: code 1."""
+    await leave_behind(rig)
+    books_are_shut(monkeypatch, method)
+    summary = await rig.run_bot()
+
+    assert (summary.exit_code, summary.orders_resting_at_exit) == (ExitCode.FAILED, 0)
+    assert "disk is full" in summary.reason
+    assert await rig.resting() == []
+
+
+async def test_a_disk_full_at_the_start_that_cannot_be_swept_is_code_2(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor can the exchange be asked: the exit code says that orders may rest."""
+    await leave_behind(rig)
+    books_are_shut(monkeypatch, "open")
+    await rig.control("faults", kind="error", match="GET /portfolio/orders", code=503)
+    summary = await rig.run_bot()
+
+    assert summary.exit_code is ExitCode.ORDERS_MAY_REST
+    assert "disk is full" in summary.reason
+    assert "mm cancel-all" in summary.reason
 
 
 async def test_two_bots_on_one_data_folder(rig: Rig) -> None:
