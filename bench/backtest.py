@@ -19,7 +19,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 from mm.research.fidelity import Fidelity, measure
 from mm.research.fills import FillModel
 from mm.research.formats import read_recording
-from mm.research.loop import Backtest, BacktestOptions
+from mm.research.loop import Backtest
+from mm.research.options import BacktestOptions
 from mm.research.tape import Tape, merge
 
 
@@ -31,7 +32,7 @@ def timed(tape: Tape, what: str, options: BacktestOptions) -> tuple[float, Backt
     took = time.process_time() - began
     print(
         f"{what:34} {len(tape) / took:>12,.0f} rows/s   {took:7.2f} s   {run.decisions:>8,} decisions   "
-        f"{run.orders:>6,} orders   {run.floor.positions.fills:>6,} fills"
+        f"{run.errands.orders:>6,} orders   {run.floor.positions.fills:>6,} fills"
     )
     return took, run
 

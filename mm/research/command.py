@@ -17,7 +17,7 @@ from mm.engine.parameters import PARAMETERS_BY_NAME, StrategyParameters, build_p
 from mm.research.fills import TRADE_SHARE, FillModel
 from mm.research.formats import read_recording
 from mm.research.lines import BadRecording
-from mm.research.loop import BacktestOptions, Latency
+from mm.research.options import BacktestOptions, Latency
 from mm.research.outcome import Outcome, run_tape
 from mm.research.page import page
 from mm.research.report import document, summary

@@ -20,7 +20,9 @@ from mm.domain.order import MarketTicker, Side
 from mm.domain.tickers import event_of
 from mm.engine.backtest.result import NO_TO, YES_FROM, SettlementSource
 from mm.research.fills import FillModel
-from mm.research.loop import Backtest, BacktestOptions, Room, Watcher
+from mm.research.loop import Backtest
+from mm.research.options import BacktestOptions
+from mm.research.room import Room, Watcher
 from mm.research.tape import Tape
 
 HORIZONS: Final[tuple[Micros, ...]] = tuple(Micros(s * SECOND) for s in (1, 5, 30, 300))
@@ -267,8 +269,8 @@ class Observer(Watcher):
             markets=found,
             equity=tuple(self._equity),
             decisions=run.decisions,
-            orders=run.orders,
-            refusals=run.refusals,
+            orders=run.errands.orders,
+            refusals=run.errands.refusals,
         )
 
     def _market(self, room: Room, given: Price | None, end: Micros) -> MarketOutcome:

@@ -17,8 +17,10 @@ from mm.engine.quoter import Decision
 from mm.engine.requote import ChurnBrake
 from mm.exchange.paper.matching import PaperOrder
 from mm.research.fills import FillModel, model_market
-from mm.research.loop import Backtest, BacktestOptions, Latency, Room, Watcher
+from mm.research.loop import Backtest
+from mm.research.options import BacktestOptions, Latency
 from mm.research.outcome import run_tape
+from mm.research.room import Room, Watcher
 from mm.research.tape import COLUMNS, Kind, Tape, merge, mirrored
 from tapes import START, wandering_tape
 

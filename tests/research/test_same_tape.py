@@ -21,7 +21,9 @@ from mm.exchange.paper.venue import Latency as PaperLatency
 from mm.exchange.paper.venue import PaperExchange
 from mm.exchange.port import Bucket, FeedSink, FeedStatistics, RateLimits
 from mm.research.fills import FillModel, model_market
-from mm.research.loop import Backtest, BacktestOptions, Latency, Watcher
+from mm.research.loop import Backtest
+from mm.research.options import BacktestOptions, Latency
+from mm.research.room import Watcher
 from mm.research.tape import Kind, Tape
 from mm.tasks.budget import ReadBudget, WriteBudget
 from mm.tasks.desk import OrderDesk
