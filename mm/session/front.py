@@ -8,6 +8,7 @@ import structlog
 import trio
 
 from mm.domain.errors import ConfigError
+from mm.session.channels import SECRETS
 from mm.session.looking import look_around, selection_text
 from mm.session.run import RunOptions, run_session
 from mm.session.summary import ExitCode, Summary
@@ -71,8 +72,9 @@ def open_log_files(settings: Settings) -> AbstractContextManager[Logs]:
 
 
 def secrets_of(settings: Settings) -> list[str]:
-    webhook: Secret = settings["DISCORD_WEBHOOK_URL"]
-    found = [webhook.reveal()] if webhook else []
+    """Every text that no log line may hold."""
+    secrets: list[Secret] = [settings[name] for name in SECRETS]
+    found = [secret.reveal() for secret in secrets if secret]
     if settings.environment is not Environment.SIM or settings.has_own_urls:
         found.append(read_private_key(settings).reveal())
     return found

@@ -8,27 +8,26 @@ venue > ledger > alerts                    blocks without tasks: usable in every
         nursery: write scheduler, booking, reconciler, feed, discovery, monitor, one quoter a market
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import attrs
-import httpx
 import structlog
 import trio
 
 from mm.domain.errors import ConfigError, InvariantError, LedgerError, MMError
 from mm.exchange.port import AuthError, RateLimits
 from mm.ledger import lock_data_folder, open_ledger
+from mm.session.channels import open_routes
 from mm.session.leaving import sweep_without_books
 from mm.session.recording import recording_if_wanted
 from mm.session.summary import ExitCode, Summary
 from mm.session.surroundings import Surroundings
 from mm.session.trading import Trading, first_contact
 from mm.session.venue import Venue, open_venue, shown_to_people
-from mm.settings import Secret, Settings
+from mm.settings import Settings
 from mm.tasks.alerts import AlertKind, Alerts, Severity, open_alerts
-from mm.tasks.discord import DiscordWebhook, Sender
 from mm.tasks.ids import OrderIds, new_session
 from mm.tasks.recorder import Recorder
 from mm.tasks.signals import run_signals
@@ -155,9 +154,9 @@ async def _run_on(
             session=session,
             connect=surroundings.connect_ledger,
         ) as ledger,
-        _open_sender(settings, surroundings) as sender,
+        open_routes(settings, surroundings) as routes,
         open_alerts(
-            sender=sender,
+            routes=routes,
             clock=surroundings.clock,
             jitter=surroundings.randomness.random,
             session=session,
@@ -214,18 +213,6 @@ async def _trade(trading: Trading, stop: Stop, options: RunOptions, nursery: tri
         return
     stop.scope = trio.CancelScope()
     await trading.run(stop.scope, lambda: options.on_trading(trading, nursery))
-
-
-@asynccontextmanager
-async def _open_sender(settings: Settings, surroundings: Surroundings) -> AsyncGenerator[Sender | None, None]:
-    webhook: Secret = settings["DISCORD_WEBHOOK_URL"]
-    if not webhook:
-        yield None
-        return
-    async with httpx.AsyncClient(
-        transport=surroundings.alert_transport, timeout=10.0, follow_redirects=False
-    ) as client:
-        yield DiscordWebhook(client, webhook.reveal())
 
 
 async def _end_after(minutes: float, stop: Stop) -> None:

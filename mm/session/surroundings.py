@@ -36,6 +36,8 @@ class Surroundings:
     transport: httpx.AsyncBaseTransport | None = None
     """What httpx sends through; None: sockets."""
     alert_transport: httpx.AsyncBaseTransport | None = None
+    mail_runner: Runner | None = None
+    """Runs what talks to a mail server, beside the ledger's runner; may leave a thread behind when cancelled."""
     spawn_guardian: Spawn | None = None
     """Starts the guardian's process; None: no guardian (simulation has its own)."""
     connect_ledger: Connect = connect_sqlite
@@ -57,10 +59,12 @@ class ThreadRunner:
     """Runs blocking work in a worker thread, one piece at a time."""
 
     limiter: trio.CapacityLimiter
+    leaves_behind: bool = False
+    """A cancellation does not wait for the work: not for what must be known to have been done."""
 
     async def __call__(self, work: Callable[[], T], /) -> T:
         """See `mm.ledger.Runner`."""
-        return await trio.to_thread.run_sync(work, limiter=self.limiter)
+        return await trio.to_thread.run_sync(work, limiter=self.limiter, abandon_on_cancel=self.leaves_behind)
 
 
 def live_surroundings() -> Surroundings:
@@ -71,5 +75,6 @@ def live_surroundings() -> Surroundings:
         random_below=secrets.randbelow,
         connect=connect_tcp,
         runner=ThreadRunner(trio.CapacityLimiter(1)),
+        mail_runner=ThreadRunner(trio.CapacityLimiter(1), leaves_behind=True),
         spawn_guardian=spawn_guardian,
     )

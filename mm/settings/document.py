@@ -49,6 +49,7 @@ TOGETHER: Final = """\
 - `KALSHI_REST_URL` and `KALSHI_WS_URL`: both or neither.
 - `demo` and `prod` need `KALSHI_API_KEY`, and the private key in `KALSHI_API_SECRET` or `KALSHI_PRIVATE_KEY_PATH`, also
   for paper: Kalshi's data needs a signature.
+- `TELEGRAM_BOT_TOKEN` needs `TELEGRAM_CHAT_ID`; `EMAIL_TO` needs `EMAIL_FROM` and `SMTP_SERVER`.
 - `prod` with `LIVE_TRADING_ENABLED=true` needs `DAILY_LOSS_LIMIT`.
 """
 

@@ -159,6 +159,14 @@ def _check_together(settings: Settings, bad: Collection[str], *, has_loss_limit:
             problems.append(
                 "KALSHI_PRIVATE_KEY_PATH and KALSHI_API_SECRET are both empty: one must give the key"
             )
+    if settings["TELEGRAM_BOT_TOKEN"] and not settings["TELEGRAM_CHAT_ID"] and "TELEGRAM_CHAT_ID" not in bad:
+        problems.append("TELEGRAM_CHAT_ID is empty: TELEGRAM_BOT_TOKEN needs a chat to write to")
+    if settings["EMAIL_TO"]:
+        problems += [
+            f"{name} is empty: EMAIL_TO needs it"
+            for name in ("EMAIL_FROM", "SMTP_SERVER")
+            if not settings[name] and name not in bad
+        ]
     live = settings.environment is Environment.PROD and settings["LIVE_TRADING_ENABLED"]
     if live and not has_loss_limit:
         problems.append("DAILY_LOSS_LIMIT is not set: live trading on prod needs one (dollars above 0)")

@@ -188,6 +188,50 @@ def webhook(value: str) -> Secret:
         raise ValueError("an https:// URL (http:// on loopback only)") from None
 
 
+CHANNELS: Final = ("discord", "slack", "telegram", "webhook", "email")
+"""Ways to people, as ALERT_ROUTES names them."""
+SEVERITIES: Final = ("info", "warning", "critical")
+
+
+def alert_routes(value: str) -> dict[str, str]:
+    """From which severity on each channel is told; a channel that is not named is told everything, e-mail warnings."""
+    found = dict.fromkeys(CHANNELS, "info") | {"email": "warning"}
+    for part in value.split(","):
+        if not part.strip():
+            continue
+        channel, _, floor = (word.strip().lower() for word in part.partition("="))
+        if channel not in CHANNELS or floor not in SEVERITIES:
+            raise ValueError(
+                f"channel=severity, comma separated; channels: {', '.join(CHANNELS)}; "
+                f"severities: {', '.join(SEVERITIES)}"
+            )
+        found[channel] = floor
+    return found
+
+
+def mail_address(value: str) -> str:
+    """One mail address without a name, or empty."""
+    word = value.strip()
+    user, at, host = word.rpartition("@")
+    if word and (not at or not user or not host or not word.isprintable() or set(word) & set(" ,;<>")):
+        raise ValueError("an address such as bot@example.org, or empty")
+    return word
+
+
+def mail_addresses(value: str) -> tuple[str, ...]:
+    """Mail addresses, comma separated; may be empty."""
+    return tuple(mail_address(part) for part in value.split(",") if part.strip())
+
+
+def mail_server(value: str) -> tuple[str, int] | None:
+    """host:port; empty: none."""
+    word = value.strip()
+    host, colon, port = word.rpartition(":")
+    if word and (not colon or not host or not port.isdigit() or not 0 < int(port) < 65_536):
+        raise ValueError("host:port, such as smtp.example.org:465, or empty")
+    return (host.strip("[]"), int(port)) if word else None
+
+
 def web_address(value: str) -> str:
     """host:port, or off."""
     word = value.strip()
@@ -280,7 +324,47 @@ _ROWS: Final = (
         "today, any, 26MAY13",
         "which games are added (US Eastern date in the ticker)",
     ),
-    _setting("DISCORD_WEBHOOK_URL", "", webhook, "https URL or empty", "where alerts go", is_secret=True),
+    _setting("DISCORD_WEBHOOK_URL", "", webhook, "https URL or empty", "alerts to Discord", is_secret=True),
+    _setting("SLACK_WEBHOOK_URL", "", webhook, "https URL or empty", "alerts to Slack", is_secret=True),
+    _setting(
+        "TELEGRAM_BOT_TOKEN", "", secret, "a bot's token or empty", "alerts to Telegram", is_secret=True
+    ),
+    _setting(
+        "TELEGRAM_CHAT_ID", "", text, "a chat's number or @name", "the chat that the Telegram bot writes to"
+    ),
+    _setting(
+        "ALERT_WEBHOOK_URL",
+        "",
+        webhook,
+        "https URL or empty",
+        "alerts as JSON to any receiver (see docs/alerts.md)",
+        is_secret=True,
+    ),
+    _setting("EMAIL_TO", "", mail_addresses, "addresses, comma separated", "alerts by e-mail go there"),
+    _setting("EMAIL_FROM", "", mail_address, "an address", "the sender of that e-mail"),
+    _setting(
+        "SMTP_SERVER",
+        "",
+        mail_server,
+        "host:port or empty",
+        "hands the e-mail on: TLS on port 465, STARTTLS on any other",
+    ),
+    _setting("SMTP_USER", "", text, "a name or empty", "logs in at the mail server"),
+    _setting("SMTP_PASSWORD", "", secret, "a password or empty", "the same", is_secret=True),
+    _setting(
+        "ALERT_ROUTES",
+        "",
+        alert_routes,
+        "such as discord=info,email=critical",
+        "from which severity on (info, warning, critical) a channel is told; not named: info, e-mail warning",
+    ),
+    _setting(
+        "DAILY_SUMMARY",
+        "true",
+        boolean,
+        "true, false",
+        "the day's figures as an alert, when the day ends in US Eastern",
+    ),
     _setting("MM_DATA_DIR", "", folder, "a folder", "ledger, logs, locks (default: the user data folder)"),
     _setting(
         "QUOTE_TTL_SEC",

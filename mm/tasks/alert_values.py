@@ -26,6 +26,7 @@ class AlertKind(enum.Enum):
     START = "start"
     STOP = "stop"
     ERROR = "error"
+    SUMMARY = "summary"
 
 
 @attrs.frozen(kw_only=True)
@@ -38,13 +39,13 @@ class AlertOptions:
     repeat_window_s: float = 60.0
     """The same cause within it is told once, then as a count."""
     min_interval_s: float = 2.0
-    """Between two messages: Discord allows 30 a minute."""
+    """Between two messages to one receiver: Discord allows 30 a minute."""
     first_backoff_s: float = 1.0
     longest_backoff_s: float = 60.0
     gone_backoff_s: float = 300.0
-    """When the webhook does not exist or does not let us in."""
+    """When the receiver does not exist or does not let us in."""
     capacity: int = 200
-    """Alerts waiting for delivery, and causes remembered."""
+    """Alerts waiting for delivery on one channel, and causes remembered."""
     flush_timeout_s: float = 3.0
     """For what is left when the block ends."""
     send_now_timeout_s: float = 5.0
@@ -71,7 +72,7 @@ class AlertStatistics:
     repeats: int
     """Alerts told as a count only."""
     dropped: dict[Severity, int]
-    """Dropped because too much was waiting, or refused, or left when the block ended."""
+    """Dropped because too much was waiting, or refused, or old news after an outage, or left when the block ended."""
 
 
 class AlertBook(Protocol):

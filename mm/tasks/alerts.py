@@ -1,14 +1,15 @@
 """Alerts to people: batched, de-duplicated, rate-limited, and never in the way of quoting.
 
-Plain calls note what happened and return at once; they never raise and never wait. `Alerts.run` composes messages and
-delivers them with retries. Critical alerts are written to the ledger until they are delivered, so that a later run
-tells what this one could not. `send_now` is for last words, when no task runs any more.
+Plain calls note what happened and return at once; they never raise and never wait. `Alerts.run` turns what happened
+into alerts and hands them to the channels (`mm.tasks.alert_channel`), each of which delivers with retries. Critical
+alerts are written to the ledger until every channel has settled them and one at least has delivered them, so that a
+later run tells what this one could not. `send_now` is for last words, when no task runs any more.
 """
 
 from collections import OrderedDict, deque
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Final, NoReturn, final
+from typing import NoReturn, final
 
 import attrs
 import structlog
@@ -16,12 +17,13 @@ import trio
 
 from mm.domain.errors import LedgerError
 from mm.domain.fill import Fill
-from mm.domain.numbers import SECOND, Count, Micros
+from mm.domain.numbers import Count, Micros
 from mm.domain.order import MarketTicker
 from mm.ledger import AlertRow
-from mm.tasks.alert_texts import FillBatch, PlacementBatch, compose, with_time
+from mm.tasks.alert_channel import Channel
+from mm.tasks.alert_texts import FillBatch, PlacementBatch, compose
 from mm.tasks.alert_values import Alert, AlertBook, AlertKind, AlertOptions, AlertStatistics, Severity
-from mm.tasks.discord import MessageRefused, NotSent, ReceiverGone, Sender
+from mm.tasks.senders import Message, MessageRefused, NotSent, ReceiverGone, Route
 
 __all__ = [
     "Alert",
@@ -36,9 +38,6 @@ __all__ = [
 
 log = structlog.get_logger(__name__)
 
-LATE_AFTER: Final = 30 * SECOND
-"""An alert older than this is told with its time."""
-
 
 @attrs.define(eq=False)
 class _Cause:
@@ -51,10 +50,18 @@ class _Cause:
     repeats: int = 0
 
 
+@attrs.define(eq=False)
+class _Delivery:
+    """Of a critical alert."""
+
+    waiting: list[Channel]
+    is_delivered: bool = False
+
+
 @asynccontextmanager
 async def open_alerts(
     *,
-    sender: Sender | None,
+    routes: Sequence[Route],
     clock: Callable[[], Micros],
     jitter: Callable[[], float],
     session: str,
@@ -64,14 +71,16 @@ async def open_alerts(
     """Alerts for a session. No task runs before `Alerts.run`; at the end what is left is sent under a deadline.
 
     Args:
-        sender: Where to; None: alerts are only logged and shown.
+        routes: Where to; none: alerts are only logged and shown.
         clock: Wall clock, for the texts.
         jitter: A random number in 0..1, for the backoff.
         session: Makes alert ids unique.
         book: Keeps undelivered critical alerts over restarts.
         options: Times and bounds.
     """
-    alerts = Alerts(sender=sender, clock=clock, jitter=jitter, session=session, book=book, options=options)
+    alerts = Alerts(clock=clock, session=session, book=book, options=options)
+    for route in routes:
+        alerts._add_channel(route, jitter)
     if book is not None:
         alerts._adopt(await book.undelivered_alerts())
     try:
@@ -85,26 +94,23 @@ async def open_alerts(
 class Alerts:
     """Made by `open_alerts` only."""
 
-    _sender: Sender | None = attrs.field(repr=False)
     _clock: Callable[[], Micros]
-    _jitter: Callable[[], float]
     _session: str
     _book: AlertBook | None = attrs.field(repr=False)
     _options: AlertOptions
-    _outbox: list[Alert] = attrs.field(factory=list, init=False)
+    channels: list[Channel] = attrs.field(factory=list, init=False)
+    _unsettled: dict[str, "_Delivery"] = attrs.field(factory=dict, init=False)
+    """Critical alerts that are in the ledger, by id."""
     _causes: OrderedDict[tuple[AlertKind, str], _Cause] = attrs.field(factory=OrderedDict, init=False)
     _placements: PlacementBatch = attrs.field(factory=PlacementBatch, init=False)
     _placements_due: float | None = attrs.field(default=None, init=False)
     _fills: FillBatch = attrs.field(factory=FillBatch, init=False)
     _fills_due: float | None = attrs.field(default=None, init=False)
-    _not_before: float = attrs.field(default=0.0, init=False)
-    _failures: int = attrs.field(default=0, init=False)
     _wake: trio.Event = attrs.field(factory=trio.Event, init=False)
     _counter: int = attrs.field(default=0, init=False)
-    _messages: int = attrs.field(default=0, init=False)
-    _retries: int = attrs.field(default=0, init=False)
     _repeats: int = attrs.field(default=0, init=False)
-    _dropped: dict[Severity, int] = attrs.field(factory=lambda: dict.fromkeys(Severity, 0), init=False)
+    _unheard: dict[Severity, int] = attrs.field(factory=lambda: dict.fromkeys(Severity, 0), init=False)
+    """Last words that reached nobody."""
     recent: deque[Alert] = attrs.field(factory=lambda: deque(maxlen=20), init=False)
     """The last alerts, for the console."""
 
@@ -112,7 +118,7 @@ class Alerts:
 
     def placed(self, ticker: MarketTicker, count: Count) -> None:
         """An order was placed. Told as counts per market, one message a window."""
-        if self._sender is None:
+        if not self.channels:
             return
         self._placements.add(ticker, count)
         if self._placements_due is None:
@@ -121,7 +127,7 @@ class Alerts:
 
     def filled(self, fill: Fill, *, position: Count | None = None) -> None:
         """We were filled; `position` is the signed one after it."""
-        if self._sender is None:
+        if not self.channels:
             return
         self._fills.add(fill, position)
         if self._fills_due is None:
@@ -161,65 +167,89 @@ class Alerts:
         self._causes.move_to_end((kind, cause))
         self._post(kind, severity, text)
 
+    def summary(self, text: str) -> None:
+        """The day that is over, in figures."""
+        self._post(AlertKind.SUMMARY, Severity.INFO, text)
+
     def statistics(self) -> AlertStatistics:
-        """Counters."""
+        """Counters, over all channels."""
+        channels = self.channels
         return AlertStatistics(
-            waiting=len(self._outbox),
-            messages=self._messages,
-            retries=self._retries,
+            waiting=sum(len(c.outbox) for c in channels),
+            messages=sum(c.messages for c in channels),
+            retries=sum(c.retries for c in channels),
             repeats=self._repeats,
-            dropped=dict(self._dropped),
+            dropped={s: self._unheard[s] + sum(c.dropped[s] for c in channels) for s in Severity},
         )
 
     # --- awaited calls ----------------------------------------------------------------------------------------------
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> NoReturn:
         """Deliver what is told, for ever. A cancellation leaves the rest for the end of the block."""
-        task_status.started()
-        while True:
-            now = trio.current_time()
-            due = self._collect(now)
-            if self._outbox and now >= self._not_before:
-                await self._deliver()
-                continue
-            if self._outbox:
-                due = min(due, self._not_before)
-            with trio.move_on_at(due):
-                await self._wake.wait()
-            self._wake = trio.Event()
+        async with trio.open_nursery() as nursery:
+            for channel in self.channels:
+                nursery.start_soon(channel.run)
+            task_status.started()
+            while True:
+                due = self._collect(trio.current_time())
+                with trio.move_on_at(due):
+                    await self._wake.wait()
+                self._wake = trio.Event()
 
     async def send_now(self, kind: AlertKind, text: str, *, severity: Severity = Severity.CRITICAL) -> bool:
         """Last words: deliver at once, in front of everything that waits, within `send_now_timeout_s`.
 
-        Needs no running task and is shielded, so that it works in any cleanup. Whether it was delivered; an
+        Needs no running task and is shielded, so that it works in any cleanup. Whether somebody got it; an
         undelivered critical one is in the ledger for the next run.
         """
         alert = self._make(kind, severity, text)
         self._remember(alert)
-        if self._sender is None:
-            return False
-        message, _ = compose([(alert.severity.name, alert.text)])
+        channels = [channel for channel in self.channels if channel.takes(alert)]
+        self._track(alert, channels)
+        heard: list[bool] = []
+
+        async def tell(channel: Channel) -> None:
+            heard.append(await self._last_words(channel, alert))
+
         with trio.move_on_after(self._options.send_now_timeout_s, shield=True):
-            attempt = 0
-            while True:
-                try:
-                    await self._sender.send(message)
-                except (MessageRefused, ReceiverGone) as exc:
-                    log.error("last words refused", error=str(exc), text=text)
-                    break
-                except NotSent as exc:
-                    self._retries += 1
-                    await trio.sleep(self._backoff(attempt, exc.retry_after))
-                    attempt += 1
-                else:
-                    self._messages += 1
-                    self._delivered(alert)
-                    return True
-        log.error("last words not delivered", text=text)
-        self._dropped[severity] += 1
-        return False
+            async with trio.open_nursery() as nursery:
+                for channel in channels:
+                    nursery.start_soon(tell, channel)
+        if not any(heard) and channels:
+            log.error("last words not delivered", text=text)
+            self._unheard[severity] += 1
+        return any(heard)
+
+    async def _last_words(self, channel: Channel, alert: Alert) -> bool:
+        """Until one channel has them or refuses them."""
+        text, _ = compose([(alert.severity.name, alert.text)])
+        attempt = 0
+        while True:
+            try:
+                await channel.route.sender.send(Message(text=text, alerts=(alert,)))
+            except (MessageRefused, ReceiverGone) as exc:
+                log.error("last words refused", channel=channel.route.name, error=str(exc), text=alert.text)
+                return False
+            except NotSent as exc:
+                channel.retries += 1
+                await trio.sleep(channel.backoff(attempt, exc.retry_after))
+                attempt += 1
+            else:
+                channel.delivered([alert])
+                return True
 
     # --- inside: from what happened to what waits -------------------------------------------------------------------
+
+    def _add_channel(self, route: Route, jitter: Callable[[], float]) -> None:
+        self.channels.append(
+            Channel(
+                route=route,
+                clock=self._clock,
+                jitter=jitter,
+                options=self._options,
+                on_settled=self._settled,
+            )
+        )
 
     def _adopt(self, rows: list[AlertRow]) -> None:
         for row in rows:
@@ -265,14 +295,15 @@ class Alerts:
                 log.error("alert not kept for a later run", error=str(exc))
 
     def _queue(self, alert: Alert) -> None:
-        """Let it wait; when too much waits, the oldest of the lowest severity goes (and is counted)."""
-        if self._sender is None:
-            return
-        self._outbox.append(alert)
-        if len(self._outbox) > self._options.capacity:
-            victim = min(self._outbox, key=lambda a: a.severity)
-            self._outbox.remove(victim)
-            self._dropped[victim.severity] += 1
+        """Hand it to every channel that takes it."""
+        channels = [channel for channel in self.channels if channel.takes(alert)]
+        self._track(alert, channels)
+        for channel in channels:
+            channel.offer(alert)
+
+    def _track(self, alert: Alert, channels: Sequence[Channel]) -> None:
+        if alert.severity is Severity.CRITICAL and self._book is not None:
+            self._unsettled[alert.alert_id] = _Delivery(waiting=list(channels))
 
     def _collect(self, now: float) -> float:
         """Put what is due into the outbox; give the time at which the next thing is due."""
@@ -312,71 +343,26 @@ class Alerts:
 
     # --- inside: from what waits to people --------------------------------------------------------------------------
 
-    async def _deliver(self) -> None:
-        """Send one message with as much as fits, worst first; afterwards `_not_before` says when the next may go."""
-        assert self._sender is not None
-        options = self._options
-        waiting = sorted(self._outbox, key=lambda a: -a.severity)
-        now = self._clock()
-        message, count = compose(
-            [
-                (a.severity.name, with_time(a.text, a.at) if now - a.at > LATE_AFTER else a.text)
-                for a in waiting
-            ]
-        )
-        sent = waiting[:count]
+    def _settled(self, alert: Alert, channel: Channel, is_delivered: bool) -> None:
+        """A channel is done with an alert. A critical one leaves the ledger when it was delivered somewhere and no
+        channel that can still be reached owes it."""
+        delivery = self._unsettled.get(alert.alert_id)
+        if delivery is None or self._book is None:
+            return
+        delivery.is_delivered |= is_delivered
+        if channel in delivery.waiting:
+            delivery.waiting.remove(channel)
+        if not delivery.is_delivered or not all(other.is_gone for other in delivery.waiting):
+            return
+        del self._unsettled[alert.alert_id]
         try:
-            pause = await self._sender.send(message)
-        except MessageRefused as exc:
-            log.error("alert message refused", error=str(exc), alerts=len(sent))
-            self._drop(sent)
-            pause = 0.0
-        except ReceiverGone as exc:
-            if not self._failures:
-                log.error("alerts cannot be delivered", error=str(exc))
-            self._failures += 1
-            self._not_before = trio.current_time() + options.gone_backoff_s
-            return
-        except NotSent as exc:
-            wait = self._backoff(self._failures, exc.retry_after)
-            log.info("alert message not sent yet", error=str(exc), again_in_s=round(wait, 1))
-            self._failures += 1
-            self._retries += 1
-            self._not_before = trio.current_time() + wait
-            return
-        else:
-            self._messages += 1
-            for alert in sent:
-                self._delivered(alert)
-        self._failures = 0
-        self._not_before = trio.current_time() + max(pause, options.min_interval_s)
-
-    def _delivered(self, alert: Alert) -> None:
-        if alert in self._outbox:
-            self._outbox.remove(alert)
-        if alert.severity is Severity.CRITICAL and self._book is not None:
-            try:
-                self._book.record_alert_delivered(alert.alert_id)
-            except LedgerError as exc:
-                log.error("delivery not recorded", error=str(exc))
-
-    def _drop(self, alerts: list[Alert]) -> None:
-        for alert in alerts:
-            if alert in self._outbox:
-                self._outbox.remove(alert)
-                self._dropped[alert.severity] += 1
-
-    def _backoff(self, failures: int, retry_after: float | None) -> float:
-        """What the receiver asks for, or 1, 2, 4 .. 60 s, each shortened by up to half at random."""
-        if retry_after is not None:
-            return retry_after + 0.1
-        doubled: float = self._options.first_backoff_s * 2 ** min(failures, 16)
-        longest = min(doubled, self._options.longest_backoff_s)
-        return longest * (1 - self._jitter() / 2)
+            self._book.record_alert_delivered(alert.alert_id)
+        except LedgerError as exc:
+            log.error("delivery not recorded", error=str(exc))
 
     async def _flush(self) -> None:
         """Send what is left under a deadline of its own; count what stays."""
-        if self._sender is None:
+        if not self.channels:
             return
         self._close_placements()
         self._close_fills()
@@ -384,9 +370,8 @@ class Alerts:
             self._end_window(key, cause, trio.current_time(), renew=False)
         self._causes.clear()
         with trio.move_on_after(self._options.flush_timeout_s, shield=True):
-            while self._outbox and self._not_before < trio.current_effective_deadline():
-                await trio.sleep_until(self._not_before)
-                await self._deliver()
-        if self._outbox:
-            log.warning("alerts not delivered", alerts=len(self._outbox))
-            self._drop(list(self._outbox))
+            async with trio.open_nursery() as nursery:
+                for channel in self.channels:
+                    nursery.start_soon(channel.flush)
+        for channel in self.channels:
+            channel.give_up()

@@ -12,7 +12,7 @@ from mm.domain.fill import Fill, Liquidity
 from mm.domain.order import Side
 from mm.ledger import AlertRow, open_ledger
 from mm.tasks.alerts import AlertKind, AlertOptions, Severity, open_alerts
-from mm.tasks.discord import MessageRefused, NotSent, ReceiverGone
+from mm.tasks.senders import MessageRefused, NotSent, ReceiverGone, Route
 
 START = 1_796_166_601_000_000
 
@@ -26,14 +26,14 @@ class Receiver:
         self.answers = []
         self.pause = 0.0
 
-    async def send(self, text):
+    async def send(self, message):
         await trio.lowlevel.checkpoint()
         self.times.append(trio.current_time())
         if self.answers:
             answer = self.answers.pop(0)
             if answer is not None:
                 raise answer
-        self.messages.append(text)
+        self.messages.append(message.text)
         return self.pause
 
 
@@ -67,7 +67,7 @@ def receiver():
 def open_(receiver):
     def opener(**options):
         settings = {
-            "sender": receiver,
+            "routes": [Route(name="test", sender=receiver)],
             "clock": lambda: START + round(trio.current_time() * 1e6),
             "jitter": random.Random(1).random,
             "session": "s1",
@@ -261,7 +261,8 @@ async def test_too_much_drops_info_first_and_counts(open_, receiver, autojump_cl
 
         told = "\n".join(receiver.messages)
         assert told.startswith("[CRITICAL] critical 0")
-        assert (told.count("critical"), told.count("first"), told.count("info")) == (4, 1, 5)
+        assert (told.count("critical"), told.count("first"), told.count("info")) == (4, 1, 0)
+        assert "5 notices left out while this was not reached" in told
         nursery.cancel_scope.cancel(reason="done")
 
 
@@ -357,7 +358,7 @@ async def test_last_words_that_fail_are_kept_for_the_next_run(open_, receiver, a
 
 async def test_without_a_webhook_alerts_are_only_logged_and_shown(open_, autojump_clock):
     """Nothing piles up, nothing fails; last words say that nobody got them."""
-    async with open_(sender=None) as alerts, trio.open_nursery() as nursery:
+    async with open_(routes=[]) as alerts, trio.open_nursery() as nursery:
         await nursery.start(alerts.run)
         for n in range(500):
             alerts.placed("M1", 1000)

@@ -14,7 +14,8 @@ import structlog
 import trio
 
 from mm.tasks.alerts import AlertKind, AlertOptions, Severity, open_alerts
-from mm.tasks.discord import DiscordWebhook, MessageRefused, NotSent, ReceiverGone
+from mm.tasks.senders import Message, MessageRefused, NotSent, ReceiverGone, Route
+from mm.tasks.webhooks import discord
 
 TOKEN = "s3cr3t-t0ken-0123456789abcdef"
 URL = f"https://discord.test/api/webhooks/112233445566778899/{TOKEN}"
@@ -22,7 +23,7 @@ URL = f"https://discord.test/api/webhooks/112233445566778899/{TOKEN}"
 
 def webhook(handler):
     """A webhook whose server is a function."""
-    return DiscordWebhook(httpx.AsyncClient(transport=httpx.MockTransport(handler)), URL)
+    return discord(httpx.AsyncClient(transport=httpx.MockTransport(handler)), URL)
 
 
 async def test_a_message_is_json_that_mentions_nobody():
@@ -33,7 +34,7 @@ async def test_a_message_is_json_that_mentions_nobody():
         seen.append(request)
         return httpx.Response(204)
 
-    assert await webhook(server).send("@everyone " + "x" * 3000) == 0.0
+    assert await webhook(server).send(Message(text="@everyone " + "x" * 3000)) == 0.0
     body = json.loads(seen[0].content)
     assert len(body["content"]) == 2000
     assert body["allowed_mentions"] == {"parse": []}
@@ -63,7 +64,7 @@ async def test_a_message_is_json_that_mentions_nobody():
 async def test_what_to_try_again_and_when(response, wait):
     """The wait that the server asks for, bounded; None where it says nothing sensible."""
     with pytest.raises(NotSent) as caught:
-        await webhook(lambda _: response).send("x")
+        await webhook(lambda _: response).send(Message(text="x"))
     assert type(caught.value) is NotSent
     assert caught.value.retry_after == wait
 
@@ -74,15 +75,15 @@ async def test_what_to_try_again_and_when(response, wait):
 async def test_what_not_to_try_again(status, error):
     """A message nobody will take, and a webhook that is not there."""
     with pytest.raises(error):
-        await webhook(lambda _: httpx.Response(status)).send("x")
+        await webhook(lambda _: httpx.Response(status)).send(Message(text="x"))
 
 
 async def test_a_used_up_allowance_is_told():
     """The seconds until the next message may be sent."""
     headers = {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset-After": "1.25"}
-    assert await webhook(lambda _: httpx.Response(204, headers=headers)).send("x") == 1.25
+    assert await webhook(lambda _: httpx.Response(204, headers=headers)).send(Message(text="x")) == 1.25
     headers["X-RateLimit-Remaining"] = "3"
-    assert await webhook(lambda _: httpx.Response(204, headers=headers)).send("x") == 0.0
+    assert await webhook(lambda _: httpx.Response(204, headers=headers)).send(Message(text="x")) == 0.0
 
 
 def echo_everything(request):
@@ -100,11 +101,11 @@ async def test_the_address_is_in_no_error_no_log_and_no_repr(server):
     """Neither in what is raised, with its whole chain, nor in what an alert loop logs about it."""
     sender = webhook(server)
     with pytest.raises(NotSent) as caught:
-        await sender.send("x")
+        await sender.send(Message(text="x"))
     shown = "".join(traceback.format_exception(caught.value)) + repr(sender)
     with structlog.testing.capture_logs() as logs:
         async with open_alerts(
-            sender=sender,
+            routes=[Route(name="discord", sender=sender)],
             clock=lambda: 0,
             jitter=lambda: 0.5,
             session="s",
@@ -171,7 +172,7 @@ async def test_a_real_webhook_that_answers_429_and_500_first_gets_the_alert_once
         server.answers = [(429, b'{"message": "slow down", "retry_after": 0.4}'), (500, b"{}")]
         async with httpx.AsyncClient(timeout=5) as client, trio.open_nursery() as nursery:
             async with open_alerts(
-                sender=DiscordWebhook(client, server.url),
+                routes=[Route(name="discord", sender=discord(client, server.url))],
                 clock=lambda: time.time_ns() // 1000,
                 jitter=lambda: 0.5,
                 session="s",
@@ -200,7 +201,7 @@ async def test_a_webhook_where_nobody_listens_holds_up_nothing():
     async with httpx.AsyncClient(timeout=5) as client:
         started = time.monotonic()
         async with open_alerts(
-            sender=DiscordWebhook(client, url),
+            routes=[Route(name="discord", sender=discord(client, url))],
             clock=lambda: time.time_ns() // 1000,
             jitter=lambda: 0.5,
             session="s",
