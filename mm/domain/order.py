@@ -28,6 +28,8 @@ class Side(enum.Enum):
     BID = "bid"
     ASK = "ask"
 
+    __hash__ = object.__hash__  # members are singletons; enum's own hashes the name, in Python, on every look-up
+
     @property
     def sign(self) -> int:
         """+1 for a bid, -1 for an ask: what a fill of it does to the signed position."""
@@ -71,6 +73,8 @@ class OrderState(enum.Enum):
     DONE = "done"
     """Filled, cancelled, expired, refused: nothing of it rests or ever will."""
 
+    __hash__ = object.__hash__  # as `Side`'s
+
 
 class OrderEvent(enum.Enum):
     """What can happen to an order."""
@@ -89,6 +93,8 @@ class OrderEvent(enum.Enum):
     """A read that is fresh enough, or a report, shows it resting."""
     GONE = "gone"
     """Proof that nothing rests: terminal report, cancel acknowledged, filled in full, or absent when that proves it."""
+
+    __hash__ = object.__hash__  # as `Side`'s
 
 
 _S, _E = OrderState, OrderEvent
@@ -160,6 +166,8 @@ class Order:
     group_id: GroupId | None = None
     exchange_index: int = 0
     expires_at: Micros | None = None
+    amending_to: Price | None = None
+    """While the answer to an amend is out or lost: the other price at which it may stand."""
     state: OrderState = OrderState.INTENDED
     order_id: OrderId | None = None
     filled: Count = Count(0)
