@@ -6,6 +6,7 @@ The standard client would bring the e-mail package along, and TLS where none is 
 import socket
 import threading
 import time
+from functools import lru_cache
 from typing import Any, Final
 
 from mm.guard.protocol import Address
@@ -81,7 +82,6 @@ class Connection:
         self._address = address
         self._resolver = resolver
         self._ca_file = ca_file
-        self._context: Any = None
         self._socket: Any = None
 
     def request(
@@ -250,9 +250,7 @@ class Connection:
     def _secured(self, opened: socket.socket) -> Any:
         if not self._address.is_secure:
             return opened
-        if self._context is None:
-            self._context = tls_context(self._ca_file)
-        return self._context.wrap_socket(opened, server_hostname=self._address.host)
+        return tls_context(self._ca_file).wrap_socket(opened, server_hostname=self._address.host)
 
     def _host(self) -> str:
         address = self._address
@@ -264,13 +262,13 @@ class _Stale(NoAnswer):
     """The connection ended before a single byte of an answer."""
 
 
-def load_tls() -> None:
-    """Load what TLS needs, while the files are sure to be there. 4 MB that an exchange on loopback does without."""
-    import ssl  # noqa: F401
-
-
+@lru_cache(maxsize=1)
 def tls_context(ca_file: str | None) -> Any:
-    """What TLS connections are made with; certificates from the file, or the system's. Takes 15 ms and 2 MB."""
+    """What all TLS connections are made with; certificates from the file, or the system's.
+
+    Takes 15 ms and 8 MB, which an exchange on loopback does without: for others, called while the files are sure to be
+    there.
+    """
     import ssl
 
     try:

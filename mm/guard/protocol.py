@@ -9,14 +9,14 @@
 | `goodbye` | nothing rests, or another guardian has taken over | it ends |
 
 Unasked, the guardian says `acting` when it begins to pull orders and `done` when it is through.
+
+Values are named tuples here, not attrs classes: attrs alone would be a twentieth of the guardian's memory.
 """
 
 import json
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
-import attrs
-
-VERSION: Final = 1
+VERSION: Final = 2
 """Of these messages. A package replaced under a running bot must be found at the restart of a guardian."""
 LONGEST_LINE: Final = 65_536
 """Bytes; a longer line is not one of ours."""
@@ -28,18 +28,19 @@ class BadMessage(Exception):
     """A line that does not follow the protocol. Its text never holds the line: a hello carries the key."""
 
 
-@attrs.frozen(kw_only=True)
-class Address:
+class Address(NamedTuple):
     """A URL taken apart, so that the guardian needs no parser. `path` begins with a slash and may hold a secret."""
 
     is_secure: bool
     host: str
     port: int
-    path: str = attrs.field(repr=False)
+    path: str
+
+    def __repr__(self) -> str:
+        return f"Address(is_secure={self.is_secure}, host={self.host!r}, port={self.port})"
 
 
-@attrs.frozen(kw_only=True)
-class Budget:
+class Budget(NamedTuple):
     """What the account's write bucket pays for, as far as the bot knows. Tokens."""
 
     refill_per_s: float = 100.0
@@ -48,18 +49,18 @@ class Budget:
     """One order in a batch of cancels."""
 
 
-@attrs.frozen(kw_only=True)
-class Hello:
+class Hello(NamedTuple):
     """Everything a guardian is told at its start. Times are seconds."""
 
     rest: Address
     key_id: str
-    pem: str = attrs.field(repr=False)
+    key: str
+    """The private key, as `mm.exchange.kalshi.signing.portable_key` writes it, or as PEM (which costs 3 MB more)."""
     prefix: str
     """Of the session's order ids: what it may cancel."""
     subaccount: int = 0
-    budget: Budget = attrs.field(factory=Budget)
-    webhook: Address | None = attrs.field(default=None, repr=False)
+    budget: Budget = Budget()
+    webhook: Address | None = None
     ca_file: str | None = None
     """Certificates to trust; the system's without."""
     silence_s: float = 2.0
@@ -71,6 +72,9 @@ class Hello:
     """Reads lag writes: a clean read counts from this long after the last write, if the venue says it is current."""
     long_read_lag_s: float = 3.0
     """From here on a read counts whatever the venue says. Shorter than the bot's own 5 s: after the work it must end."""
+
+    def __repr__(self) -> str:
+        return f"Hello(prefix={self.prefix!r}, rest={self.rest!r})"
 
 
 def encode(kind: str, **content: Any) -> bytes:
@@ -91,7 +95,11 @@ def decode(line: bytes) -> tuple[str, Message]:
 
 def encode_hello(hello: Hello) -> bytes:
     """The first line of a bot."""
-    return encode("hello", version=VERSION, **attrs.asdict(hello))
+    content = hello._asdict()
+    for name in ("rest", "budget", "webhook"):
+        if content[name] is not None:
+            content[name] = content[name]._asdict()
+    return encode("hello", version=VERSION, **content)
 
 
 def decode_hello(message: Message) -> Hello:

@@ -8,9 +8,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from typing import Final, Protocol
-
-import attrs
+from typing import Final, NamedTuple, Protocol
 
 from mm.guard.http import NoAnswer
 from mm.guard.protocol import Hello
@@ -56,8 +54,7 @@ class KeyRefused(Exception):
     """The exchange will not have our key: nothing can be done."""
 
 
-@attrs.frozen(kw_only=True)
-class Report:
+class Report(NamedTuple):
     """What came of it."""
 
     is_proven: bool
@@ -81,40 +78,46 @@ class Report:
         return f"{'; '.join(parts)} ({self.seconds:.2f} s)"
 
 
-@attrs.define(eq=False)
 class Sweep:
-    """One sweep over one session's orders. `run` it once, in the main thread."""
+    """One sweep over one session's orders. `run` it once, in the main thread.
 
-    hello: Hello
-    groups: dict[str, int]
-    """group id -> exchange_index."""
-    connect: Callable[[], Calls]
-    """A line to the exchange for one thread."""
-    pause: Callable[[float], None]
-    """Sleeps so many seconds (or raises when the sweep is called off)."""
-    log: Log
-    _started: float = attrs.field(factory=time.monotonic)
-    _open: set[str] = attrs.field(init=False)
-    """Groups not known to be triggered."""
-    _triggered_at: dict[str, float] = attrs.field(factory=dict, init=False)
-    _refused: dict[str, int] = attrs.field(factory=dict, init=False)
-    _settled: set[str] = attrs.field(factory=set, init=False)
-    _is_over: threading.Event = attrs.field(factory=threading.Event, init=False)
-    _key_refusals: int = attrs.field(default=0, init=False)
-    _last_write: float = attrs.field(factory=time.time, init=False)
-    """By the wall clock, to be compared with the venue's."""
-    _last_write_at: float = attrs.field(factory=time.monotonic, init=False)
-    _writes: int = attrs.field(default=0, init=False)
-    _cancelled: int = attrs.field(default=0, init=False)
-    _remaining: tuple[str, ...] = attrs.field(default=(), init=False)
-    _problem: str = attrs.field(default="no look at the exchange succeeded", init=False)
-    _singly: set[str] = attrs.field(factory=set, init=False)
-    """Orders that a batch did not take off."""
-    _batch: int = attrs.field(init=False)
+    Args:
+        groups: group id -> exchange_index.
+        connect: A line to the exchange for one thread.
+        pause: Sleeps so many seconds (or raises when the sweep is called off).
+    """
 
-    def __attrs_post_init__(self) -> None:
-        self._open = set(self.groups)
-        budget = self.hello.budget
+    def __init__(
+        self,
+        hello: Hello,
+        groups: dict[str, int],
+        connect: Callable[[], Calls],
+        pause: Callable[[float], None],
+        log: Log,
+    ) -> None:
+        self.hello = hello
+        self.groups = groups
+        self.connect = connect
+        self.pause = pause
+        self.log = log
+        self._started = time.monotonic()
+        self._open = set(groups)
+        """Groups not known to be triggered."""
+        self._triggered_at: dict[str, float] = {}
+        self._refused: dict[str, int] = {}
+        self._settled: set[str] = set()
+        self._is_over = threading.Event()
+        self._key_refusals = 0
+        self._last_write = time.time()
+        """By the wall clock, to be compared with the venue's."""
+        self._last_write_at = self._started
+        self._writes = 0
+        self._cancelled = 0
+        self._remaining: tuple[str, ...] = ()
+        self._problem = "no look at the exchange succeeded"
+        self._singly: set[str] = set()
+        """Orders that a batch did not take off."""
+        budget = hello.budget
         self._batch = max(1, min(BATCH, int(budget.capacity // max(budget.cancel_cost, 0.01))))
 
     def run(self) -> Report:

@@ -4,9 +4,7 @@ import datetime as dt
 import json
 import time
 from collections.abc import Sequence
-from typing import Any, Final
-
-import attrs
+from typing import Any, Final, NamedTuple
 
 from mm.domain.numbers import Micros
 from mm.exchange import endpoints
@@ -47,8 +45,7 @@ class Refused(Exception):
         return self.status in (401, 403) and "timestamp" not in str(self)
 
 
-@attrs.frozen
-class Resting:
+class Resting(NamedTuple):
     """A resting order of the session."""
 
     order_id: str

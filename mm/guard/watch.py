@@ -9,8 +9,8 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from mm.domain.errors import ConfigError
-from mm.exchange.kalshi.signing import Signer, load_signer
-from mm.guard.http import Connection, NoAnswer, Resolver, load_tls
+from mm.exchange.kalshi.signing import Signer, load_handed_over
+from mm.guard.http import Connection, NoAnswer, Resolver, tls_context
 from mm.guard.protocol import BadMessage, Hello, LineSplitter, Message, decode, decode_hello, encode
 from mm.guard.sweep import Report, Sweep
 from mm.guard.venue import Venue
@@ -94,7 +94,7 @@ class Watch:
         """Guard until it is no longer needed. Gives the exit code: 0 all is well, 1 no start, 2 orders may rest."""
         try:
             hello = self._await_hello()
-            signer = load_signer(hello.key_id, hello.pem, setting="the key that the bot handed over")
+            signer = load_handed_over(hello.key_id, hello.key)
         except Relieved:
             return 0
         except PipeClosed:
@@ -107,7 +107,7 @@ class Watch:
         resolver = Resolver(hello.rest.host, hello.rest.port)
         resolver.look_up()
         if hello.rest.is_secure:
-            load_tls()
+            tls_context(hello.ca_file)
         log(f"on guard over {hello.prefix} at {hello.rest.host}:{hello.rest.port}, process {os.getpid()}")
         self._bot.say("ready", pid=os.getpid())
         try:

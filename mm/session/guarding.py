@@ -1,14 +1,18 @@
 """The guardian of a session: a second process that pulls our orders should this one die or freeze."""
 
+import os
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 
+import certifi
+
 from mm.domain.numbers import Micros
 from mm.exchange import endpoints
+from mm.exchange.kalshi.signing import portable_key
 from mm.exchange.port import RateLimits
 from mm.guard.protocol import Budget
 from mm.session.venue import Venue
-from mm.settings import Settings
+from mm.settings import Secret, Settings
 from mm.tasks.guardian import Guardian, GuardianConfig, open_guardian
 from mm.tasks.guardian_process import Spawn
 from mm.tasks.ids import OrderIds
@@ -20,7 +24,7 @@ def guardian_config(settings: Settings, venue: Venue, limits: RateLimits, ids: O
     return GuardianConfig(
         rest_url=venue.access.rest_url,
         key_id=venue.access.key_id,
-        pem=venue.access.pem,
+        key=Secret(portable_key(venue.access.pem.reveal(), setting=venue.access.pem_setting)),
         prefix=ids.session_prefix,
         log_path=settings.data_dir / "logs" / f"guardian-{ids.session}.log",
         budget=Budget(
@@ -30,8 +34,15 @@ def guardian_config(settings: Settings, venue: Venue, limits: RateLimits, ids: O
         ),
         time_limit_s=max(60.0, settings["QUOTE_TTL_SEC"] + 10.0),
         webhook_url=webhook or None,
+        ca_file=_certificates(),
         keep_fds=(venue.child.hold_fd,) if venue.child is not None else (),
     )
+
+
+def _certificates() -> str | None:
+    """The file that the bot itself trusts, by httpx's rule: what the environment names (it is handed on), else certifi's."""
+    is_named = os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR")
+    return None if is_named else certifi.where()
 
 
 @asynccontextmanager

@@ -48,7 +48,8 @@ class GuardianConfig:
     rest_url: str
     """Base of the REST interface, as in `KALSHI_REST_URL`."""
     key_id: str
-    pem: Hidden
+    key: Hidden
+    """The private key in the form that the guardian reads (`portable_key`), or as PEM."""
     prefix: str
     """The session's prefix of order ids."""
     subaccount: int = 0
@@ -366,7 +367,7 @@ def _hello_of(config: GuardianConfig) -> Hello:
     return Hello(
         rest=_address(config.rest_url),
         key_id=config.key_id,
-        pem=config.pem.reveal(),
+        key=config.key.reveal(),
         prefix=config.prefix,
         subaccount=config.subaccount,
         budget=config.budget,

@@ -1,6 +1,5 @@
 """What bot and guardian say to each other: lines whole or refused, never with the key in an error."""
 
-import attrs
 import pytest
 
 from mm.guard.protocol import (
@@ -19,7 +18,7 @@ from mm.guard.protocol import (
 HELLO = Hello(
     rest=Address(is_secure=True, host="venue.example", port=443, path="/trade-api/v2"),
     key_id="key-1",
-    pem="-----BEGIN THE SECRET-----\nline\n",
+    key="-----BEGIN THE SECRET-----\nline\n",
     prefix="mm-s1-",
     subaccount=3,
     budget=Budget(refill_per_s=300, capacity=600, cancel_cost=2),
@@ -40,7 +39,7 @@ def test_a_hello_arrives_as_it_was_sent() -> None:
 
 def test_a_hello_without_a_webhook_arrives() -> None:
     """The optional parts may be absent."""
-    plain = attrs.evolve(HELLO, webhook=None, ca_file=None)
+    plain = HELLO._replace(webhook=None, ca_file=None)
     assert decode_hello(decode(encode_hello(plain))[1]) == plain
 
 

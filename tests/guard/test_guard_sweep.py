@@ -15,7 +15,7 @@ from mm.guard.venue import Refused, Resting
 HELLO = Hello(
     rest=Address(is_secure=False, host="127.0.0.1", port=1, path=""),
     key_id="k",
-    pem="p",
+    key="p",
     prefix="mm-s-",
     budget=Budget(refill_per_s=1000, capacity=100, cancel_cost=2),
     time_limit_s=5.0,
@@ -81,7 +81,7 @@ class Exchange:
 
 
 def sweep(exchange: Exchange, groups: dict[str, int] | None = None, **changes: object) -> Report:
-    hello = attrs.evolve(HELLO, **changes)
+    hello = HELLO._replace(**changes)
     return Sweep(hello, groups or {}, lambda: exchange, time.sleep, lambda text: None).run()
 
 

@@ -21,7 +21,7 @@ PEM = (
 HELLO = Hello(
     rest=Address(is_secure=True, host="venue.example", port=443, path="/trade-api/v2"),
     key_id="key-1",
-    pem=PEM,
+    key=PEM,
     prefix="mm-s1-",
 )
 
@@ -44,9 +44,9 @@ class Wire:
 
 
 def venue(*answers: tuple[int, Any], **changes: Any) -> tuple[Venue, Wire]:
-    hello = attrs.evolve(HELLO, **changes)
+    hello = HELLO._replace(**changes)
     wire = Wire(list(answers))
-    return Venue(hello, load_signer(hello.key_id, hello.pem), wire), wire  # type: ignore[arg-type]
+    return Venue(hello, load_signer(hello.key_id, hello.key), wire), wire  # type: ignore[arg-type]
 
 
 def row(order_id: str, client_order_id: str | None, **more: Any) -> dict[str, Any]:

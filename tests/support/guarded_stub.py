@@ -15,6 +15,7 @@ import trio
 
 from mm.domain.numbers import Micros
 from mm.domain.order import GroupId
+from mm.exchange.kalshi.signing import portable_key
 from mm.guard.protocol import Budget
 from mm.settings import Secret
 from mm.tasks.guardian import GuardianConfig, open_guardian
@@ -28,13 +29,14 @@ async def main(setup: dict[str, Any], pem: str, commands: trio.lowlevel.FdStream
     config = GuardianConfig(
         rest_url=setup["rest_url"],
         key_id=setup["key_id"],
-        pem=Secret(pem),
+        key=Secret(portable_key(pem)),
         prefix=setup["prefix"],
         log_path=Path(setup["log_path"]),
         budget=Budget(refill_per_s=100, capacity=100, cancel_cost=2),
         webhook_url=Secret(setup["webhook_url"]) if setup["webhook_url"] else None,
         keep_fds=tuple(setup["keep_fds"]),
         time_limit_s=setup["time_limit_s"],
+        ca_file=setup["ca_file"],
     )
     async with open_guardian(
         config,

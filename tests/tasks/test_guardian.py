@@ -21,7 +21,7 @@ from mm.tasks.guardian_process import GuardianCommand, GuardianProcess
 CONFIG = GuardianConfig(
     rest_url="https://venue.example:8443/trade-api/v2",
     key_id="key-1",
-    pem=Secret("the private key"),
+    key=Secret("the private key"),
     prefix="mm-s1-",
     webhook_url=Secret("https://hooks.example/token"),
 )
@@ -164,7 +164,7 @@ async def test_the_guardian_is_told_whom_to_guard_before_anything_else(
         assert kind == "hello"
         assert (hello.rest.host, hello.rest.port, hello.rest.path) == ("venue.example", 8443, "/trade-api/v2")
         assert hello.rest.is_secure
-        assert (hello.key_id, hello.pem, hello.prefix) == ("key-1", "the private key", "mm-s1-")
+        assert (hello.key_id, hello.key, hello.prefix) == ("key-1", "the private key", "mm-s1-")
         assert hello.webhook is not None
         assert hello.webhook.path == "/token"
 

@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 
 from mm.domain.errors import ConfigError
 from mm.domain.numbers import Micros
-from mm.exchange.kalshi.signing import load_signer, signed_headers
+from mm.exchange.kalshi.signing import load_handed_over, load_signer, portable_key, signed_headers
 
 NOW = Micros(1_795_400_000_123_456)
 PATH = "/trade-api/v2/portfolio/events/orders/7c0"
@@ -125,3 +125,30 @@ def test_a_signer_shows_no_secret(rsa_key):
 
     assert "key-1" in shown
     assert "PrivateKey" not in shown
+
+
+@pytest.mark.parametrize("kind", ["rsa", "ed25519"])
+def test_a_key_handed_over_signs_as_the_pem_does(rsa_key, kind):
+    """Without a parser at the other end; both keys verify each other's signatures."""
+    key = rsa_key if kind == "rsa" else ed25519.Ed25519PrivateKey.generate()
+    text = portable_key(pem_of(key))
+    signer = load_handed_over("key-1", text)
+    signature = signer.sign(b"text")
+
+    assert (signer.key_id, "BEGIN" in text, repr(signer).count("key-1")) == ("key-1", False, 1)
+    if isinstance(key, rsa.RSAPrivateKey):
+        pss = padding.PSS(mgf=padding.MGF1(hashes.SHA256()), salt_length=32)
+        key.public_key().verify(signature, b"text", pss, hashes.SHA256())
+    else:
+        key.public_key().verify(signature, b"text")
+    assert load_handed_over("key-1", pem_of(key)).sign(b"text")
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "{}", '{"rsa": ["1", "2"]}', '{"rsa": [1]}', '{"ed25519": "00"}', "[]"]
+)
+def test_a_damaged_key_handed_over_is_refused_without_showing_it(text):
+    with pytest.raises(ConfigError) as caught:
+        load_handed_over("key-1", text)
+    assert "handed over" in str(caught.value)
+    assert caught.value.__cause__ is None
