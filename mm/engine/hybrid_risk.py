@@ -57,7 +57,12 @@ class HybridRiskPolicy:
     def _observe(self, inventory: InventoryState, mark: Price | None, now: Micros) -> None:
         if mark is None:
             return
-        if inventory.is_flat or inventory.mae(mark) < self.parameters.mae_failsafe:
+        # `inventory.mae(mark) < mae_failsafe`, both sides times |net| and the limit's denominator: no Fraction is made.
+        limit = self.parameters.mae_failsafe
+        if (
+            inventory.is_flat
+            or inventory.mae_value(mark) * limit.denominator < limit.numerator * inventory.size
+        ):
             self.breach_since = None
         elif self.breach_since is None:
             self.breach_since = now

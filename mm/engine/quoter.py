@@ -31,6 +31,7 @@ EXIT_PAUSE: Micros = Micros(300_000)
 """Rest between two attempts to exit: the book and our fills must have a chance to arrive."""
 
 
+_NO_TOUCH = Touch(None, None)
 _IN_THE_BOOK = frozenset({OrderState.RESTING, OrderState.AMENDING, OrderState.CANCELLING})
 
 
@@ -157,7 +158,7 @@ class MarketMaker:
     def touch(self) -> Touch:
         """The best prices, empty while the book cannot be trusted."""
         if not self.book.is_synced:
-            return Touch(None, None)
+            return _NO_TOUCH
         return Touch(self.book.best_bid, self.book.best_ask)
 
     @property
@@ -170,31 +171,58 @@ class MarketMaker:
     @property
     def others_touch(self) -> Touch:
         """The best prices without our own orders: a mark held within our own quotes would follow itself."""
-        if not self.book.is_synced:
-            return Touch(None, None)
-        own: dict[tuple[Side, Price], int] = {}
-        for order in self.orders():
-            if order.state in _IN_THE_BOOK and order.time_in_force is TimeInForce.GTC:
-                own[order.side, order.price] = own.get((order.side, order.price), 0) + order.leaves
-        if not own:
-            return self.touch
-        return Touch(self._others_best(Side.BID, own), self._others_best(Side.ASK, own))
+        return self._others_touch(self.orders())
 
-    def _others_best(self, side: Side, own: dict[tuple[Side, Price], int]) -> Price | None:
-        best = self.book.best_bid if side is Side.BID else self.book.best_ask
-        if best is None or self.book.size_at(side, best) > own.get((side, best), 0):
+    def _others_touch(self, orders: Sequence[Order]) -> Touch:
+        book = self.book
+        if not book.is_synced:
+            return _NO_TOUCH
+        bid, ask = book.best_bid, book.best_ask
+        for order in orders:
+            # Only what stands at the best price can hide behind it whose price is the best of the others.
+            if (
+                (order.price == bid if order.side is Side.BID else order.price == ask)
+                and order.state in _IN_THE_BOOK
+                and order.time_in_force is TimeInForce.GTC
+            ):
+                return Touch(
+                    self._others_best(Side.BID, bid, orders), self._others_best(Side.ASK, ask, orders)
+                )
+        return Touch(bid, ask)
+
+    def _others_best(self, side: Side, best: Price | None, orders: Sequence[Order]) -> Price | None:
+        if best is None:
+            return None
+        own: dict[Price, int] = {}
+        for order in orders:
+            if order.side is side and order.state in _IN_THE_BOOK and order.time_in_force is TimeInForce.GTC:
+                own[order.price] = own.get(order.price, 0) + order.leaves
+        if self.book.size_at(side, best) > own.get(best, 0):
             return best
         for price, count in self.book.depth(side):
-            if count > own.get((side, price), 0):
+            if count > own.get(price, 0):
                 return price
         return None
 
+    def sees(self, side: Side, price: Price, best_before: Price | None) -> bool:
+        """Whether a change of the level at `price` may change what is decided: call it after the book has moved.
+
+        Decisions look at the best prices, with and without our own orders, and at no other level. So a change that
+        leaves the best as it was is seen only while we stand at the best ourselves: then the next level counts, too.
+        """
+        best = self.book.best_bid if side is Side.BID else self.book.best_ask
+        if best != best_before:
+            return True
+        return any(order.side is side and order.price == best for order in self.orders())
+
     def decide(self, now: Micros) -> Decision:
         """What to send now. Moves the rules' timers; asking twice at one moment changes nothing."""
-        touch, mark, inventory, orders = self.touch, self.mark, self.inventory(), self.orders()
+        touch, inventory, orders = self.touch, self.inventory(), self.orders()
+        others = self._others_touch(orders)
+        mark = self.mid.live_mark(others) if self.book.is_synced else None
         self._watch_risk(inventory, mark, now)
         quotes = [o for o in orders if o.time_in_force is TimeInForce.GTC]
-        reason = self._why_not(mark)
+        reason = self._why_not(mark, others)
         wanted = NO_QUOTES
         if self.flattening is not None:
             decision = self._decide_exit(inventory, touch, orders, quotes, now)
@@ -240,7 +268,7 @@ class MarketMaker:
         self.policy.reset()
         self.triggers.append((reason, self.inventory().net, self.mark))
 
-    def _why_not(self, mark: Price | None) -> str:
+    def _why_not(self, mark: Price | None, others: Touch) -> str:
         """Why this market is not quoted; empty when it may be."""
         for holds in (self.exit_holds, self.holds):
             if holds:
@@ -253,7 +281,7 @@ class MarketMaker:
             return "no price yet"
         if not self.gate.is_open:
             return "extreme price"
-        return may_quote(self.others_touch, self.parameters) or ""
+        return may_quote(others, self.parameters) or ""
 
     def _wanted(
         self,
@@ -264,9 +292,8 @@ class MarketMaker:
         now: Micros,
     ) -> WantedQuotes:
         pending = [(o.side, o.price, o.unbooked) for o in orders if o.state is OrderState.DONE and o.unbooked]
-        rooms = None
-        if self.market_room is not None:
-            rooms = {side: self.market_room(side) for side in Side}
+        room = self.market_room
+        rooms = None if room is None else {Side.BID: room(Side.BID), Side.ASK: room(Side.ASK)}
         return wanted_quotes(
             inventory,
             mark,
@@ -281,10 +308,9 @@ class MarketMaker:
     def _decide_quotes(
         self, wanted: WantedQuotes, quotes: Sequence[Order], touch: Touch, now: Micros, reason: str
     ) -> Decision:
-        bid, ask = (
-            self._plan(side, wanted, quotes, touch, now, reason or "not wanted")
-            for side in (Side.BID, Side.ASK)
-        )
+        why = reason or "not wanted"
+        bid = self._plan(Side.BID, wanted, quotes, touch, now, why)
+        ask = self._plan(Side.ASK, wanted, quotes, touch, now, why)
         state = MakerState.HELD if reason else MakerState.QUOTING
         deadlines = [
             bid.wake_at,

@@ -1,6 +1,6 @@
 """Which quotes we want: the state table, the skew, the clamp to the touch, the size that the limits leave.
 
-Prices are wanted exactly (`Fraction`, in `Price` units) and rounded to the market's grid away from the mid; both are
+Prices are wanted exactly (`Exact`, in `Price` units) and rounded to the market's grid away from the mid; both are
 kept, because the replace rule compares the exact one. Whether a wanted quote is sent is decided in `requote`.
 """
 
@@ -8,6 +8,7 @@ import enum
 import math
 from collections.abc import Sequence
 from fractions import Fraction
+from typing import TypeAlias
 
 import attrs
 
@@ -18,6 +19,9 @@ from mm.domain.order import Side
 from mm.engine.mark import Touch
 from mm.engine.parameters import StrategyParameters
 
+Exact: TypeAlias = int | Fraction
+"""An exact price in `Price` units: an int where it is whole, which it nearly always is and which is ten times faster."""
+
 
 class PositionState(enum.Enum):
     """The row of the state table that applies."""
@@ -25,6 +29,8 @@ class PositionState(enum.Enum):
     NEUTRAL = "neutral"
     LONG = "long"
     SHORT = "short"
+
+    __hash__ = object.__hash__  # members are singletons; enum's own hashes the name, in Python
 
 
 def position_state(net: Count, parameters: StrategyParameters) -> PositionState:
@@ -47,8 +53,8 @@ class WantedQuote:
     """A quote that should rest."""
 
     side: Side
-    want: Fraction
-    """The price before rounding, in `Price` units."""
+    want: Exact
+    """The price before rounding."""
     price: Price
     """Rounded to the grid, bid down, ask up; never at or through the touch."""
     count: Count
@@ -69,11 +75,14 @@ class WantedQuotes:
 NO_QUOTES = WantedQuotes()
 
 
-def skewed_half_spread(net: Count, parameters: StrategyParameters) -> Fraction:
-    """s in the neutral zone, else `s * (1 + abs(net) / C)`; `Price` units."""
+def skewed_half_spread(net: Count, parameters: StrategyParameters) -> Exact:
+    """s in the neutral zone, else `s * (1 + abs(net) / C)`."""
     if position_state(net, parameters) is PositionState.NEUTRAL:
-        return Fraction(parameters.base_spread)
-    return parameters.base_spread * (1 + Fraction(abs(net), parameters.size_cap))
+        return parameters.base_spread
+    cap = parameters.size_cap
+    numerator = parameters.base_spread * (cap + abs(net))
+    whole, rest = divmod(numerator, cap)
+    return Fraction(numerator, cap) if rest else whole
 
 
 def wanted_price(
@@ -85,7 +94,7 @@ def wanted_price(
     parameters: StrategyParameters,
     *,
     extra_ticks: int = 0,
-) -> tuple[Fraction, Price] | None:
+) -> tuple[Exact, Price] | None:
     """The exact and the rounded price of a side; None when the grid has no such price.
 
     Args:
@@ -96,12 +105,16 @@ def wanted_price(
     if side is Side.BID:
         want = mark - half
         if touch.best_ask is not None:
-            want = min(want, Fraction(one_tick_inside(Side.BID, touch.best_ask, grid)))
+            bound = one_tick_inside(Side.BID, touch.best_ask, grid)
+            if bound < want:
+                want = bound
         price = grid.at_or_below(math.floor(want))
     else:
         want = mark + half
         if touch.best_bid is not None:
-            want = max(want, Fraction(one_tick_inside(Side.ASK, touch.best_bid, grid)))
+            bound = one_tick_inside(Side.ASK, touch.best_bid, grid)
+            if bound > want:
+                want = bound
         price = grid.at_or_above(math.ceil(want))
     for _ in range(extra_ticks):
         if price is None:
@@ -141,15 +154,17 @@ def room(
         pending: Other orders of the same side of this market that may still fill (working or unknown), as
             (price, leaves). They count as if filled, those that risk most last.
     """
-    toward = inventory.net * side.sign
-    held = toward + sum(count for _, count in pending)
-    by_position = parameters.max_inventory_per_market - held
+    net = inventory.net
+    toward = net if side is Side.BID else -net
+    by_position = parameters.max_inventory_per_market - toward
     value = parameters.max_inventory_value - inventory.at_risk(side)
     to_close = max(-toward, 0)
-    for level, count in sorted(pending, key=lambda order: risk_per_contract(side, order[0])):
-        closes = min(count, to_close)
-        to_close -= closes
-        value -= risk_per_contract(side, level) * (count - closes)
+    if pending:
+        by_position -= sum(count for _, count in pending)
+        for level, count in sorted(pending, key=lambda order: risk_per_contract(side, order[0])):
+            closes = min(count, to_close)
+            to_close -= closes
+            value -= risk_per_contract(side, level) * (count - closes)
     by_value = to_close + value // risk_per_contract(side, price)
     return whole_contracts(Count(min(parameters.size_per_fill, by_position, by_value)))
 
@@ -181,12 +196,13 @@ def wanted_quotes(
     if mark is None:
         return NO_QUOTES
     found: dict[Side, WantedQuote] = {}
-    for side in QUOTED_SIDES[position_state(inventory.net, parameters)]:
-        prices = wanted_price(side, mark, inventory.net, touch, grid, parameters, extra_ticks=extra_ticks)
+    net = inventory.net
+    for side in QUOTED_SIDES[position_state(net, parameters)]:
+        prices = wanted_price(side, mark, net, touch, grid, parameters, extra_ticks=extra_ticks)
         if prices is None:
             continue
         want, price = prices
-        same_side = [(level, count) for other, level, count in pending if other is side]
+        same_side = [(level, count) for other, level, count in pending if other is side] if pending else ()
         count = room(side, price, inventory, parameters, same_side)
         if market_room is not None and side in market_room:
             count = Count(min(count, whole_contracts(market_room[side])))

@@ -73,7 +73,7 @@ def decide_quote(
         return _REMOVE
     if wanted is None:
         return _KEEP
-    if resting is not None and abs(wanted.want - resting) < parameters.min_requote:
+    if resting is not None and -parameters.min_requote < wanted.want - resting < parameters.min_requote:
         return _KEEP
     rest = parameters.quote_cooldown if cooldown is None else cooldown
     if last_action is not None and now < last_action + rest:

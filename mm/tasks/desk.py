@@ -7,7 +7,7 @@ behind is an order in UNKNOWN, which `mm.tasks.resolve` settles before its side 
 
 import enum
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from typing import Final, Protocol, TypeVar
 
 import attrs
@@ -305,9 +305,10 @@ class OrderDesk:
             return None
         return self._by_order_id.get(order_id) or self._done.get(order_id)
 
-    def of_market(self, ticker: MarketTicker) -> Iterable[Order]:
-        """Orders of a market that may rest or have fills to come."""
-        return list(self._by_market.get(ticker, {}).values())
+    def of_market(self, ticker: MarketTicker) -> list[Order]:
+        """Orders of a market that may rest or have fills to come; the list is the caller's."""
+        found = self._by_market.get(ticker)
+        return list(found.values()) if found else []
 
     def has_unbooked(self) -> bool:
         """Whether any order is done (by report) with fills that have not come."""

@@ -78,8 +78,9 @@ class FeedHandler:
         if book is None:
             return
         self.deltas += 1
+        before = book.best_bid if side is Side.BID else book.best_ask
         book.apply_delta(side, price, change)
-        self.floor.mark(ticker)
+        self.floor.level_changed(ticker, side, price, before)
 
     def on_out_of_sync(self, tickers: Sequence[MarketTicker], why: str) -> None:
         """These books wait for a new snapshot; their quotes go."""

@@ -88,13 +88,21 @@ class Floor:
 
     def orders(self, ticker: MarketTicker) -> list[Order]:
         """Our orders of a market that may rest or have fills to come."""
-        return list(self.desk.of_market(ticker)) if self.desk is not None else []
+        return self.desk.of_market(ticker) if self.desk is not None else []
 
     # --- changes ---
 
     def mark(self, ticker: MarketTicker) -> None:
         """Something of this market changed: decide again at the end of the read."""
         if ticker in self.makers:
+            self.dirty[ticker] = None
+
+    def level_changed(
+        self, ticker: MarketTicker, side: Side, price: Price, best_before: Price | None
+    ) -> None:
+        """One level of the book moved: decide again at the end of the read, if a decision could see it."""
+        maker = self.makers.get(ticker)
+        if maker is not None and (self.is_tight or maker.sees(side, price, best_before)):
             self.dirty[ticker] = None
 
     def order_changed(self, ticker: MarketTicker) -> None:
@@ -168,6 +176,17 @@ class Floor:
 
     def update_exposure(self, ticker: MarketTicker) -> None:
         """Recount one market's worst case: position, and everything that may still fill."""
+        was_tight = self.is_tight
+        self._recount(ticker)
+        if was_tight and not self.is_tight:
+            self.dirty.update(dict.fromkeys(self.makers))  # whoever was held back may have room now
+
+    @property
+    def is_tight(self) -> bool:
+        """The limit over all markets may hold a quote back somewhere: every change is looked at then."""
+        return self.gross.limit - self.gross.total < self.parameters.size_per_fill
+
+    def _recount(self, ticker: MarketTicker) -> None:
         bids = asks = 0
         for order in self.orders(ticker):
             if order.side is Side.BID:
@@ -185,9 +204,10 @@ class Floor:
 
         What ended by report with its fills still to come counts: it will move the position.
         """
-        unbooked = sum(
-            o.unbooked for o in self.orders(ticker) if o.side is side and o.state is OrderState.DONE
-        )
+        unbooked = 0
+        for order in self.orders(ticker):
+            if order.state is OrderState.DONE and order.side is side:
+                unbooked += order.unbooked
         return self.gross.room(ticker, side, self.positions.net(ticker), Count(unbooked))
 
     # --- money ---

@@ -10,6 +10,7 @@ from mm.domain.fill import Fill, Liquidity, TradeId
 from mm.domain.market import MarketStatus
 from mm.domain.numbers import SECOND, Count, Micros, Money, Price
 from mm.domain.order import GroupId, MarketTicker, OrderId
+from mm.engine.limits import MarketExposure
 from mm.engine.quoter import MakerState
 from mm.exchange.port import AuthError, MarketEvent, MarketEventKind
 from mm.tasks.feed import run_feed, send_fill
@@ -40,7 +41,7 @@ async def test_a_hundred_deltas_cause_one_decision(autojump_clock: MockClock) ->
     rig.book(4_000, 6_000)
     before = rig.floor.decisions
     for i in range(100):
-        rig.handler.on_delta(GAME, BID, Price(3_000 + 10 * (i % 7)), Count(100), Micros(0))
+        rig.handler.on_delta(GAME, BID, Price(4_010 + 10 * (i % 7)), Count(100), Micros(0))
     assert rig.floor.decisions == before
     rig.handler.on_read_end(virtual_clock())
     rig.handler.on_read_end(virtual_clock())
@@ -48,6 +49,41 @@ async def test_a_hundred_deltas_cause_one_decision(autojump_clock: MockClock) ->
     assert rig.floor.decisions == before + 1
     assert rig.handler.deltas == 100
     assert sum(rig.floor.books[GAME].bids.values()) == 10_000 + 100 * 100
+
+
+async def test_a_change_that_no_decision_can_see_causes_none(autojump_clock: MockClock) -> None:
+    """Behind the best price, where we do not stand at it, a level may change as it likes; the book follows it."""
+    rig = TaskRig()
+    rig.add_quoter()
+    rig.book(4_000, 6_000)
+    before = rig.floor.decisions
+
+    rig.handler.on_delta(GAME, BID, Price(3_000), Count(100), Micros(0))
+    rig.handler.on_delta(GAME, ASK, Price(6_000), Count(100), Micros(0))
+    rig.handler.on_read_end(virtual_clock())
+
+    assert rig.floor.decisions == before
+    assert rig.floor.books[GAME].size_at(BID, Price(3_000)) == 100
+
+
+async def test_while_the_limit_over_all_markets_binds_every_change_is_looked_at(
+    autojump_clock: MockClock,
+) -> None:
+    """What another market frees must not wait for this one's touch to move; nor when the limit stops binding."""
+    rig = TaskRig()
+    rig.add_quoter()
+    rig.book(4_000, 6_000)
+    rig.floor.gross.limit = Count(500)
+    before = rig.floor.decisions
+
+    rig.handler.on_delta(GAME, BID, Price(3_000), Count(100), Micros(0))
+    rig.handler.on_read_end(virtual_clock())
+    rig.floor.gross.update(UNKNOWN, MarketExposure(Count(100)))
+    rig.floor.gross.limit = Count(1_050)
+    rig.floor.update_exposure(UNKNOWN)
+    rig.handler.on_read_end(virtual_clock())
+
+    assert rig.floor.decisions == before + 2
 
 
 async def test_a_fill_counts_at_once_and_goes_to_the_ledger_once(autojump_clock: MockClock) -> None:
