@@ -29,6 +29,7 @@ from mm.tasks.discovery import Discovery
 from mm.tasks.feed import FeedHandler, run_feed
 from mm.tasks.fence import Fence
 from mm.tasks.floor import Floor
+from mm.tasks.freshness import Moment
 from mm.tasks.guardian import Guardian
 from mm.tasks.ids import OrderIds
 from mm.tasks.killswitch import KillSwitch
@@ -81,6 +82,7 @@ class Trading:
     tape: Tape = attrs.field(init=False)
     is_new_quoting_off: str = ""
     """Why no new quotes are allowed by hand (setting or kill switch); empty when they are."""
+    _kill_switch_why: str = ""
     is_paused_by_operator: str = ""
     """Why an operator wants no quotes anywhere; empty when he does not. Exits go on."""
     guardian: Guardian | None = None
@@ -156,6 +158,7 @@ class Trading:
         async with self._guarded(), self.promise.no_orders_left():
             with scope:
                 await self.promise.clear_leftovers(self.ids.session)
+                self.reconciler.nothing_rests_since = Moment.now(self.clock)
                 await self.reconciler.load()
                 await self._trade(on_trading)
 
@@ -250,7 +253,12 @@ class Trading:
 
         return KillSwitch(folder=self.settings.data_dir, runner=self.surroundings.runner, on_change=changed)
 
+    def switch_again(self) -> None:
+        """The settings have changed: is new quoting allowed by hand?"""
+        self._switched(self._kill_switch_why)
+
     def _switched(self, why: str) -> None:
+        self._kill_switch_why = why
         by_setting = "DISABLE_NEW_QUOTES is set" if self.settings["DISABLE_NEW_QUOTES"] else ""
         self.is_new_quoting_off = why or by_setting
 

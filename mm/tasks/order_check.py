@@ -29,6 +29,7 @@ from mm.exchange.port import (
 )
 from mm.tasks.budget import ReadBudget, Ticket, Urgency, WriteBudget
 from mm.tasks.desk import OrderDesk
+from mm.tasks.freshness import Moment, reads_show
 from mm.tasks.ids import OrderIds
 
 log = structlog.get_logger(__name__)
@@ -77,6 +78,8 @@ class OrderCheck:
     """Orders that nobody asked for, because too many waited: their fills stay of unknown kind until the next start."""
     _orphans: dict[OrderId, float] = attrs.field(factory=dict)
     _looked_at: float = -ANNOUNCED_PERIOD_S
+    _done_since: dict[ClientOrderId, Moment] = attrs.field(factory=dict)
+    """When orders with fills to come were first seen done, and a margin."""
     _told: set[OrderId] = attrs.field(factory=set)
 
     async def compare(self) -> None:
@@ -157,16 +160,27 @@ class OrderCheck:
             return
         waiting = self.desk.with_announced_fills()
         self._told &= {order.order_id for order in waiting if order.order_id is not None}
+        # By a clock that does not step: the other may have, and then says nothing of what reads show.
+        self._done_since = {
+            order.client_order_id: self._done_since.get(order.client_order_id) or self._in_a_while()
+            for order in waiting
+        }
         if not waiting:
             return
         self._looked_at = trio.current_time()
-        await self.reads.take(self.reads.limits.cost(*endpoints.USER_DATA_TIMESTAMP))
-        as_of = Micros(await self.exchange.user_data_age() - ANNOUNCED_MARGIN)
         for order in waiting:
-            if order.order_id is not None and order.done_at is not None and order.done_at < as_of:
-                await self._ask(order, order.order_id)
+            since = self._done_since[order.client_order_id]
+            if order.order_id is not None and await self._shows(since):
+                await self._ask(order, order.order_id, since)
 
-    async def _ask(self, order: Order, order_id: OrderId) -> None:
+    def _in_a_while(self) -> Moment:
+        return Moment(Micros(self.clock() + ANNOUNCED_MARGIN), trio.current_time())
+
+    async def _shows(self, moment: Moment) -> bool:
+        await self.reads.take(self.reads.limits.cost(*endpoints.USER_DATA_TIMESTAMP))
+        return await reads_show(self.exchange, moment, self.clock)
+
+    async def _ask(self, order: Order, order_id: OrderId, since: Moment) -> None:
         async def read(cursor: str | None) -> Page[Fill]:
             await self.reads.take(self.reads.limits.cost(*endpoints.FILLS))
             return await self.exchange.fills_page(order_id=order_id, cursor=cursor)
@@ -177,6 +191,8 @@ class OrderCheck:
         report = await self._read(order_id)
         if not order.unbooked:
             return  # it came while we read
+        if not await self._shows(since) or not order.unbooked:
+            return  # reads have fallen back in between, or it came
         if report is None or report.filled <= order.filled:
             log.warning(
                 "reported fill never was", order=order.client_order_id, contracts=format_count(order.unbooked)

@@ -124,13 +124,17 @@ class Puller:
         """
         while True:
             try:
-                while not await reads_show(self.reconciler.exchange, pulled, self.reconciler.clock):
+                while not await self._shows(pulled):
                     await trio.sleep(CATCH_UP_LOOK_S)
                 await self.reconciler.pass_fills()
                 await self.reconciler.compare_orders()
-                return
+                if await self._shows(pulled):  # else reads have fallen back meanwhile
+                    return
             except AuthError:
                 raise
             except ExchangeError as exc:
                 self.on_problem("recovery", exc)
                 await trio.sleep(CATCH_UP_RETRY_S)
+
+    async def _shows(self, moment: Moment) -> bool:
+        return await reads_show(self.reconciler.exchange, moment, self.reconciler.clock)

@@ -28,6 +28,7 @@ from mm.tasks.cash_check import CashCheck, CashMismatch
 from mm.tasks.drift import Drift, DriftReport, PositionCheck
 from mm.tasks.fee_check import FeeCheck, FeeMismatch
 from mm.tasks.floor import Floor
+from mm.tasks.freshness import Moment, reads_show
 from mm.tasks.ids import OrderIds
 from mm.tasks.order_check import OrderCheck
 from mm.tasks.positions import REMEMBERED_FILLS
@@ -39,6 +40,7 @@ FILL_PERIOD_S: Final = 0.75
 ORDER_PERIOD_S: Final = 5.0
 POSITION_PERIOD_S: Final = 5.0
 SETTLEMENT_PERIOD_S: Final = 15.0
+RECOVERY_LOOK_S: Final = 0.1
 HOUSEKEEPING_PERIOD_S: Final = 6 * 3_600.0
 OVERLAP: Final = Micros(60 * SECOND)
 """Fills this much older than the mark are read again: reports come late and out of order."""
@@ -76,6 +78,8 @@ class Reconciler:
     listeners: Listeners = attrs.field(factory=Listeners)
     high_water: Micros | None = None
     """Newest fill time that a whole pass has read."""
+    nothing_rests_since: Moment | None = None
+    """When the sweep at the start was through: recovery ends with reads that show all that was filled before."""
     settlement_wanted: trio.Event = attrs.field(factory=trio.Event)
     passes: int = 0
     checks: PositionCheck = attrs.field(init=False)
@@ -329,15 +333,25 @@ class Reconciler:
         delay = 0.2
         while True:
             try:
+                while not await self._shows_the_past():
+                    await trio.sleep(RECOVERY_LOOK_S)
                 await self.pass_fills()
                 await self.read_settlements()
-                return
+                if await self._shows_the_past():  # else reads have fallen back meanwhile
+                    return
             except AuthError:
                 raise
             except ExchangeError as exc:
                 self.listeners.on_problem("recovery", exc)
                 await trio.sleep(delay)
                 delay = min(2 * delay, 3.0)
+
+    async def _shows_the_past(self) -> bool:
+        since = self.nothing_rests_since
+        if since is None:
+            return True
+        await self.reads.take(self.reads.limits.cost(*endpoints.USER_DATA_TIMESTAMP))
+        return await reads_show(self.exchange, since, self.clock)
 
     async def _fills_once(self) -> None:
         await self.pass_fills()

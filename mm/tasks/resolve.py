@@ -140,7 +140,8 @@ class Resolver:
         try:
             report = await self.exchange.order(order.order_id)
         except NotRestingHere:
-            if current:
+            # Asked again: reads may have fallen back in between, and then this one proves nothing.
+            if current and await self._is_current(order):
                 log.warning(
                     "order unknown to the venue", order=order.client_order_id, order_id=order.order_id
                 )
@@ -149,7 +150,7 @@ class Resolver:
         if report.status is not OrderStatus.RESTING:
             self.desk.on_report(report)
             return
-        if not current:
+        if not current or not await self._is_current(order):
             return  # "resting" may be what it was before the write
         self.desk.on_report(report)
 

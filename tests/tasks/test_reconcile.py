@@ -33,6 +33,7 @@ from mm.tasks.budget import ReadBudget
 from mm.tasks.cash_check import CashMismatch
 from mm.tasks.drift import DriftReport
 from mm.tasks.fee_check import FeeMismatch
+from mm.tasks.freshness import LONG_READ_LAG_S, Moment
 from mm.tasks.reconcile import Listeners, Reconciler
 from task_rig import BID, GAME, TaskRig, make_market, open_books
 
@@ -435,6 +436,42 @@ async def test_a_fill_thirty_seconds_after_its_cancel_raises_no_alarm(
         assert desk.net() == 400
         assert desk.alarms == []
         assert desk.reconciler.positions_match is True
+
+
+async def test_an_announced_fill_is_not_given_up_on_the_word_of_a_clock_that_is_behind(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    """Our clock is 4 s behind: reads that lag by 3 s look newer than the end of the order, and are not."""
+    rig = quiet()
+    async with running(tmp_path, rig) as desk, rig.with_quoter():
+        rig.exchange.read_lag = 3.0
+        rig.exchange.age = lambda: Micros(virtual_clock() - 3 * SECOND)
+        await trio.sleep(4)
+        order = next(o for o in rig.desk.live.values() if o.side is BID)
+        rig.exchange.fill(rig.only(BID).order_id, int(order.count), tell=False, report=True)
+        assert order.done_at is not None
+        order.done_at = Micros(order.done_at - 4 * SECOND)
+        while rig.desk.with_announced_fills():
+            await trio.sleep(0.05)
+
+        assert desk.net() == order.count  # at risk until booked
+
+
+async def test_recovery_ends_with_reads_that_show_what_went_before(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    """A fill just before the start, and reads that fall back by 2 s: quoting waits until it is booked."""
+    rig = quiet()
+    rig.exchange.read_lag = 2.0
+    rig.exchange.fills.append(fill(ts=virtual_clock()))
+    async with at_work(tmp_path, rig) as desk, trio.open_nursery() as nursery:
+        desk.reconciler.nothing_rests_since = Moment.now(virtual_clock)
+
+        await nursery.start(desk.reconciler.run)
+
+        assert desk.net() == 200
+        assert trio.current_time() < LONG_READ_LAG_S
+        nursery.cancel_scope.cancel(reason="seen")
 
 
 async def test_an_announced_fill_that_was_none_is_given_up(autojump_clock: MockClock, tmp_path: Path) -> None:

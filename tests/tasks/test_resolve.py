@@ -264,6 +264,29 @@ async def test_404_on_the_order_itself_ends_it_only_when_reads_are_current(autoj
     assert took >= 2.0
 
 
+async def test_a_404_by_reads_that_fell_back_proves_nothing(autojump_clock: MockClock) -> None:
+    """Reads were current when asked, and lag again when the order is read: unknown to them is not gone."""
+    rig = silent_rig()
+    order = await resting_order(rig)
+    assert order.order_id is not None
+    rig.exchange.script("cancel", refuse(NotRestingHere("not found", status=404)))
+    await rig.desk.cancel(order)
+    assert order.state is OrderState.UNKNOWN
+
+    def age() -> Micros:
+        told = Micros(virtual_clock() - round(rig.exchange.read_lag * SECOND))
+        if trio.current_time() > 0.5:
+            rig.exchange.read_lag = 3.0
+        return told
+
+    rig.exchange.age = age
+
+    await settle(rig, order)
+
+    assert order.state is OrderState.RESTING
+    assert len(rig.exchange.resting()) == 1
+
+
 # --- trouble on the way ---
 
 
