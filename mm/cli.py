@@ -161,6 +161,14 @@ def status(
 
 
 @app.command
+def guard() -> int:
+    """Started by `mm run`, of no use by hand: takes the bot's orders off when the bot dies or freezes."""
+    from mm.guard.__main__ import guard as stand_guard
+
+    return stand_guard()
+
+
+@app.command
 def exchange(
     *,
     port: int = 0,

@@ -97,7 +97,7 @@ class ChildProcess:
 
 
 async def spawn_guardian(command: GuardianCommand) -> GuardianProcess:
-    """Start `python -m mm.guard`. Blocks in a worker thread for the fork; not abandoned by a cancellation."""
+    """Start `mm guard`. Blocks in a worker thread for the fork; not abandoned by a cancellation."""
     popen = await trio.to_thread.run_sync(_start, command)
     assert popen.stdin is not None
     assert popen.stdout is not None
@@ -113,7 +113,7 @@ def _start(command: GuardianCommand) -> "subprocess.Popen[bytes]":
     environment = {name: os.environ[name] for name in _HANDED_ON if name in os.environ}
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [package_parent, os.environ.get("PYTHONPATH")]))
     environment["MALLOC_ARENA_MAX"] = "2"  # its threads need no heaps of their own
-    arguments = [sys.executable, "-P", "-m", "mm.guard"]
+    arguments = [sys.executable, "-P", "-m", "mm", "guard"]
     log = subprocess.DEVNULL
     opened = -1
     try:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pty
 import signal
 import ssl
 import subprocess
@@ -520,10 +521,12 @@ async def _serve_webhook(
 
 
 def test_it_loads_nothing_heavy() -> None:
-    """What the import rule cannot see, the interpreter does."""
-    code = "import sys, mm.guard.watch; print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    loaded = set(done.stdout.split())
+    """What the import rule cannot see, the interpreter does: `mm guard` comes around the command line."""
+    command = [sys.executable, "-X", "importtime", "-m", "mm", "guard"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+    assert (done.returncode, "the bot was gone before it said whom to guard" in done.stderr) == (1, True)
+    loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if "|" in line}
+    assert "mm.guard.watch" in loaded
     heavy = {
         "trio",
         "httpx",
@@ -550,6 +553,24 @@ def test_it_loads_nothing_heavy() -> None:
         "http.client",
     }
     assert loaded & heavy == set()
+
+
+def test_it_is_a_command_that_says_what_it_is_for() -> None:
+    """In the list of commands, with a help of its own; typed at a terminal it explains itself and ends."""
+    for arguments, words in ((["--help"], "guard"), (["guard", "--help"], "Started by mm run")):
+        done = subprocess.run(
+            [sys.executable, "-m", "mm", *arguments], capture_output=True, text=True, check=True
+        )
+        assert words in done.stdout
+    terminal, end = pty.openpty()
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "mm", "guard"], stdin=end, capture_output=True, text=True, check=False
+        )
+    finally:
+        os.close(terminal)
+        os.close(end)
+    assert (done.returncode, "of no use by hand" in done.stderr) == (1, True)
 
 
 async def _ended(pid: int, within_s: float) -> None:
