@@ -8,6 +8,7 @@ removed lock file could be locked twice.
 import errno
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,6 +17,8 @@ from typing import Final
 from mm.domain.errors import LedgerError
 
 LOCK_NAME: Final = "bot.lock"
+_TRIES: Final = 5
+_AGAIN_S: Final = 0.01
 
 
 class DataFolderInUse(LedgerError):
@@ -52,16 +55,21 @@ def lock_data_folder(folder: Path) -> Iterator[None]:
 
 
 def _lock(descriptor: int, folder: Path) -> None:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as exc:
-        if exc.errno not in (errno.EWOULDBLOCK, errno.EACCES):
-            raise LedgerError(f"cannot lock the data folder {folder}: {exc.strerror or exc}") from exc
-        pid = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip()
-        raise DataFolderInUse(
-            f"another bot (pid {pid or 'unknown'}) runs on the data folder {folder}: "
-            "stop it first, or set MM_DATA_DIR to a folder of its own"
-        ) from exc
+    for tries_left in reversed(range(_TRIES)):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as exc:
+            if exc.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                raise LedgerError(f"cannot lock the data folder {folder}: {exc.strerror or exc}") from exc
+            if not tries_left:
+                pid = _pid_in(descriptor)
+                raise DataFolderInUse(
+                    f"another bot (pid {pid or 'unknown'}) runs on the data folder {folder}: "
+                    "stop it first, or set MM_DATA_DIR to a folder of its own"
+                ) from exc
+            time.sleep(_AGAIN_S)  # it may be no bot, but a look that is over in microseconds
+        else:
+            return
 
 
 def _write_pid(descriptor: int) -> None:
@@ -76,21 +84,30 @@ def _write_pid(descriptor: int) -> None:
 
 
 def _forget_pid(descriptor: int) -> None:
-    # So that a pid that is given out again is not taken for a bot; one that was killed cannot do it.
     with suppress(OSError):
         os.ftruncate(descriptor, 0)
 
 
+def _pid_in(descriptor: int) -> str:
+    return os.pread(descriptor, 32, 0).decode("ascii", "replace").strip()
+
+
 def holder_of(folder: Path) -> int | None:
-    """The pid of the bot that runs on the folder, as far as a look can tell that does not touch the lock; else None."""
+    """The pid of the bot that runs on the folder, or None; decided by the lock, not by the pid, which may be another's.
+
+    Shares the lock for an instant, and only where a killed bot left its pid; a bot that starts just then tries again.
+    """
     try:
-        pid = int((folder / LOCK_NAME).read_text())
-    except (OSError, ValueError):
-        return None
-    try:
-        os.kill(pid, 0)
-    except PermissionError:
-        return pid  # it runs, as somebody else
+        descriptor = os.open(folder / LOCK_NAME, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return None
-    return pid
+    try:
+        pid = int(_pid_in(descriptor))
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except ValueError:
+        return None  # nobody there, or just starting
+    except OSError as exc:
+        return pid if exc.errno in (errno.EWOULDBLOCK, errno.EACCES) else None
+    finally:
+        os.close(descriptor)
+    return None

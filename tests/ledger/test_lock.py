@@ -8,6 +8,7 @@ import pytest
 
 from mm.domain.errors import LedgerError
 from mm.ledger import DataFolderInUse, lock_data_folder
+from mm.ledger.lock import holder_of
 
 HOLDER = """
 import sys
@@ -60,3 +61,35 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path):
     with pytest.raises(LedgerError, match="MM_DATA_DIR"):
         with lock_data_folder(tmp_path / "file" / "folder"):
             pass
+
+
+def test_a_look_tells_who_holds_the_folder_and_takes_nothing(tmp_path):
+    """Also where the pid of a killed bot is now somebody else's: the lock decides, not the pid."""
+    assert holder_of(tmp_path) is None
+    with lock_data_folder(tmp_path):
+        assert holder_of(tmp_path) == os.getpid()
+    assert holder_of(tmp_path) is None
+    (tmp_path / "bot.lock").write_text(
+        f"{os.getpid()}\n"
+    )  # as a bot leaves it that is killed; its pid lives on
+    assert holder_of(tmp_path) is None
+    with lock_data_folder(tmp_path):
+        assert holder_of(tmp_path) == os.getpid()
+
+
+@pytest.mark.real
+def test_a_look_keeps_no_bot_from_starting(tmp_path):
+    """A look every millisecond, beside a stale pid: every start succeeds."""
+    (tmp_path / "bot.lock").write_text(f"{os.getpid()}\n")
+    code = (
+        "import sys, time; from pathlib import Path; from mm.ledger.lock import holder_of\n"
+        "print('looking', flush=True)\n"
+        "while True: holder_of(Path(sys.argv[1])), time.sleep(0.001)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE) as looker:
+        assert looker.stdout.readline() == b"looking\n"
+        for _ in range(200):
+            (tmp_path / "bot.lock").write_text(f"{os.getpid()}\n")
+            with lock_data_folder(tmp_path):
+                pass
+        looker.kill()
