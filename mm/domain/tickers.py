@@ -83,6 +83,11 @@ def next_eastern_midnight(now: Micros) -> Micros:
     return from_datetime(dt.datetime.combine(tomorrow, dt.time(), EASTERN))
 
 
+def eastern_midnight(now: Micros) -> Micros:
+    """The instant at which the present day began in US Eastern."""
+    return from_datetime(dt.datetime.combine(eastern_date(now), dt.time(), EASTERN))
+
+
 def to_datetime(moment: Micros) -> dt.datetime:
     """`Micros` as an aware UTC datetime."""
     seconds, micros = divmod(moment, SECOND)

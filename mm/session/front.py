@@ -1,9 +1,13 @@
 """The session in front of people: signals, logs, the console, the summary, the exit code."""
 
 import os
+import signal
 import sys
 from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TextIO
 
+import attrs
 import structlog
 import trio
 
@@ -12,11 +16,11 @@ from mm.session.channels import SECRETS
 from mm.session.looking import look_around, selection_text
 from mm.session.run import RunOptions, run_session
 from mm.session.summary import ExitCode, Summary
-from mm.session.surroundings import live_surroundings, wall_clock
+from mm.session.surroundings import Surroundings, live_surroundings, wall_clock
 from mm.session.trading import Trading, first_contact
 from mm.session.venue import check_files, open_venue
 from mm.session.viewing import Viewer
-from mm.settings import Environment, Secret, Settings
+from mm.settings import Environment, Secret, Settings, load_settings
 from mm.settings.load import read_private_key
 from mm.tasks.signals import STOP_SIGNALS
 from mm.views.console import Console, terminal_writer
@@ -29,15 +33,38 @@ log = structlog.get_logger(__name__)
 async def run_bot(settings: Settings, options: RunOptions) -> int:
     """`mm run`. Returns the exit code; raises `ConfigError` for what is wrong before anything starts."""
     check_files(settings)
+    surroundings = live_surroundings()
+    if hang_up_reloads(surroundings):
+        options = attrs.evolve(options, reload_settings=load_settings)
     with (
         open_log_files(settings) as logs,
         trio.open_signal_receiver(*STOP_SIGNALS) as signals,
     ):
         options = options.with_views(lambda trading, nursery: show(trading, nursery, logs))
-        summary = await run_session(settings, live_surroundings(), options, signals=signals)
+        summary = await run_session(settings, surroundings, options, signals=signals)
         log.info("ended", reason=summary.reason, exit_code=int(summary.exit_code))
     tell_end(summary, options)
     return int(summary.exit_code)
+
+
+def hang_up_reloads(surroundings: Surroundings) -> bool:
+    """Whether SIGHUP asks for the settings to be read anew. Otherwise it stops the bot.
+
+    It does where no terminal can have hung up (there is none, or `nohup` told us to outlive it), and somebody may have
+    something to tell: a service manager, or a file `.env`. The environment alone cannot change while we run.
+    """
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN and has_terminal():
+        return False
+    return surroundings.service is not None or Path(".env").is_file()
+
+
+def has_terminal() -> bool:
+    """There is a controlling terminal, which hangs up when its window is closed."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True
 
 
 def show(trading: Trading, nursery: trio.Nursery, logs: Logs) -> None:
@@ -83,13 +110,25 @@ def secrets_of(settings: Settings) -> list[str]:
 def tell_end(summary: Summary, options: RunOptions) -> None:
     """The last lines: to stdout when all is well, to stderr when it is not; and the summary file."""
     out = sys.stdout if summary.exit_code is ExitCode.CLEAN else sys.stderr
-    out.write(summary_text(summary) + "\n")
+    say(summary_text(summary), out)
     if options.summary_path is None:
         return
     try:
         summary.write(options.summary_path)
     except OSError as exc:
-        sys.stderr.write(f"mm: --summary {options.summary_path}: {exc.strerror}\n")
+        say(f"mm: --summary {options.summary_path}: {exc.strerror}", sys.stderr)
+
+
+def say(text: str, out: TextIO) -> None:
+    """A line for people. Where nobody can read it any more (a closed terminal, a pipe whose reader is gone), it and
+    whatever waits in the stream are let go of: the exit code tells how trading ended, not how printing did."""
+    try:
+        out.write(text + "\n")
+        out.flush()
+    except OSError:  # the log is closed by now: there is nobody left to tell
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, out.fileno())
+        os.close(nowhere)
 
 
 async def print_discovery(settings: Settings) -> int:

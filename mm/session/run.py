@@ -8,7 +8,7 @@ venue > ledger > alerts                    blocks without tasks: usable in every
         nursery: write scheduler, booking, reconciler, feed, discovery, monitor, one quoter a market
 """
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -17,17 +17,20 @@ import structlog
 import trio
 
 from mm.domain.errors import ConfigError, InvariantError, LedgerError, MMError
+from mm.domain.numbers import Count
 from mm.exchange.port import AuthError, RateLimits
 from mm.ledger import lock_data_folder, open_ledger
 from mm.session.channels import open_routes
 from mm.session.leaving import sweep_without_books
 from mm.session.recording import recording_if_wanted
+from mm.session.reload import Reloader
 from mm.session.summary import ExitCode, Summary
 from mm.session.surroundings import Surroundings
 from mm.session.trading import Trading, first_contact
 from mm.session.venue import Venue, open_venue, shown_to_people
 from mm.settings import Settings
 from mm.tasks.alerts import AlertKind, Alerts, Severity, open_alerts
+from mm.tasks.daily import DailySummary
 from mm.tasks.ids import OrderIds, new_session
 from mm.tasks.recorder import Recorder
 from mm.tasks.signals import run_signals
@@ -43,6 +46,8 @@ class RunOptions:
     minutes: float | None = None
     """End by itself after so long, like Ctrl-C."""
     summary_path: Path | None = None
+    reload_settings: Callable[[], Settings] | None = None
+    """Reads all settings anew when SIGHUP asks for it; None: SIGHUP stops the bot, as a terminal that hangs up must."""
     on_trading: Callable[[Trading, trio.Nursery], None] = lambda trading, nursery: None
     """Called once trading has begun, with the nursery of the views."""
 
@@ -57,12 +62,14 @@ class Stop:
 
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     reason: str = ""
+    on_stop: Callable[[str], None] = lambda reason: None
 
     def __call__(self, reason: str) -> None:
         """End trading; the first reason is kept."""
         if not self.reason:
             self.reason = reason
             log.warning("stopping", reason=reason)
+            self.on_stop(reason)
             self.scope.cancel(reason=reason)
 
 
@@ -86,7 +93,8 @@ async def run_session(
         trio.Cancelled: The caller was cancelled; the sweep has been done.
     """
     summary = Summary()
-    stop = Stop()
+    service = surroundings.service
+    stop = Stop(on_stop=service.stopping if service is not None else lambda reason: None)
     try:
         async with AsyncExitStack() as stack:
             stack.enter_context(lock_data_folder(settings.data_dir))
@@ -165,10 +173,14 @@ async def _run_on(
     ):
         ledger.record_session_start()
         trading: Trading | None = None
+        service = surroundings.service
         try:
             async with trio.open_nursery() as nursery:
+                if service is not None:
+                    nursery.start_soon(service.run)
                 if signals is not None:
-                    await nursery.start(run_signals, signals, stop)
+                    reload = _reload(options, surroundings, alerts, lambda: trading)
+                    await nursery.start(run_signals, signals, stop, reload)
                 await nursery.start(alerts.run)
                 await nursery.start(ledger.run_writer)
                 if recorder is not None:
@@ -212,7 +224,49 @@ async def _trade(trading: Trading, stop: Stop, options: RunOptions, nursery: tri
     if stop.reason:
         return
     stop.scope = trio.CancelScope()
-    await trading.run(stop.scope, lambda: options.on_trading(trading, nursery))
+
+    def begun() -> None:
+        if trading.surroundings.service is not None:
+            trading.surroundings.service.ready(trading.venue.label)
+        nursery.start_soon(_daily_summary(trading).run)
+        options.on_trading(trading, nursery)
+
+    await trading.run(stop.scope, begun)
+
+
+def _daily_summary(trading: Trading) -> DailySummary:
+    def held() -> tuple[int, Count]:
+        nets = [abs(h.state.net) for h in trading.floor.positions.histories.values() if not h.state.is_flat]
+        return len(nets), Count(sum(nets))
+
+    return DailySummary(
+        book=trading.ledger,
+        clock=trading.clock,
+        held=held,
+        is_wanted=lambda: trading.settings["DAILY_SUMMARY"],
+        tell=trading.alerts.summary,
+    )
+
+
+def _reload(
+    options: RunOptions, surroundings: Surroundings, alerts: Alerts, trading: Callable[[], Trading | None]
+) -> Callable[[], Awaitable[None]] | None:
+    """What SIGHUP asks for; None where it stops the bot."""
+    if options.reload_settings is None:
+        return None
+    reloader = Reloader(
+        read=options.reload_settings, runner=surroundings.runner, trading=trading, alerts=alerts
+    )
+    service = surroundings.service
+
+    async def reload() -> None:
+        if service is not None:
+            service.reloading()
+        await reloader.reload()
+        if service is not None:
+            service.ready("settings reloaded")
+
+    return reload
 
 
 async def _end_after(minutes: float, stop: Stop) -> None:

@@ -8,8 +8,8 @@ import orjson
 import trio
 
 from mm.domain.errors import LedgerError
-from mm.domain.numbers import SECOND, Micros
-from mm.domain.tickers import next_eastern_midnight
+from mm.domain.numbers import Micros
+from mm.domain.tickers import eastern_midnight
 from mm.exchange.paging import read_all
 from mm.exchange.port import Exchange, ExchangeError, OrderStatus
 from mm.ledger.lock import holder_of
@@ -23,7 +23,6 @@ from mm.views.status import ExchangeView, LedgerView, Status, status_document, s
 WATCH_S: Final = 2.0
 LOOK_S: Final = 8.0
 """An exchange that has not answered after this is told as such."""
-_DAY: Final = 86_400 * SECOND
 _CLEAR: Final = "\x1b[H\x1b[2J"
 
 
@@ -104,7 +103,7 @@ def _read_ledger(settings: Settings, account: str, now: Micros) -> tuple[LedgerV
                 account=found,
                 last=last[0] if last else None,
                 positions={t: row.net for t, row in reader.positions(found).items() if row.net},
-                today=reader.totals(found, since=_eastern_midnight(now)),
+                today=reader.totals(found, since=eastern_midnight(now)),
             ), ""
     except LedgerError as exc:
         return None, str(exc)
@@ -118,9 +117,3 @@ def _account_in(reader: LedgerReader, account: str) -> str:
         (row.started_at for row in reader.sessions(found, limit=1)), default=Micros(0)
     )
     return max(candidates, key=newest, default=account)
-
-
-def _eastern_midnight(now: Micros) -> Micros:
-    """The instant at which today began in US Eastern."""
-    start = next_eastern_midnight(Micros(now - _DAY))
-    return start if start <= now else next_eastern_midnight(Micros(now - 2 * _DAY))

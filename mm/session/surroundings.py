@@ -3,6 +3,7 @@
 Everything below the session gets these from here and from nowhere else, so that a simulation can give others.
 """
 
+import os
 import random
 import secrets
 import time
@@ -16,7 +17,9 @@ import trio
 from mm.domain.numbers import Micros
 from mm.ledger import Runner
 from mm.ledger.store import Connect, connect_sqlite
+from mm.session.service_socket import service_manager
 from mm.tasks.guardian_process import Spawn, spawn_guardian
+from mm.tasks.service import ServiceManager
 
 T = TypeVar("T")
 
@@ -40,6 +43,8 @@ class Surroundings:
     """Runs what talks to a mail server, beside the ledger's runner; may leave a thread behind when cancelled."""
     spawn_guardian: Spawn | None = None
     """Starts the guardian's process; None: no guardian (simulation has its own)."""
+    service: ServiceManager | None = None
+    """Who is told that we are alive; None: nobody asked."""
     connect_ledger: Connect = connect_sqlite
     """Opens the ledger's file."""
 
@@ -68,7 +73,8 @@ class ThreadRunner:
 
 
 def live_surroundings() -> Surroundings:
-    """Sockets, threads, the machine's clock. Call it inside `trio.run`."""
+    """Sockets, threads, the machine's clock. Call it inside `trio.run`, once: what a service manager put into the
+    environment is taken out of it."""
     return Surroundings(
         clock=wall_clock,
         randomness=random.Random(),  # noqa: S311 - jitter
@@ -77,4 +83,5 @@ def live_surroundings() -> Surroundings:
         runner=ThreadRunner(trio.CapacityLimiter(1)),
         mail_runner=ThreadRunner(trio.CapacityLimiter(1), leaves_behind=True),
         spawn_guardian=spawn_guardian,
+        service=service_manager(os.environ),
     )

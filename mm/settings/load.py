@@ -35,6 +35,8 @@ class Settings:
     values: Mapping[str, Any]
     strategy: StrategyParameters
     sources: Mapping[str, str] = attrs.field(factory=dict, repr=False)
+    texts: Mapping[str, str] = attrs.field(factory=dict, repr=False)
+    """As written, of settings and parameters that were given; secrets are left out."""
 
     def __getitem__(self, name: str) -> Any:
         return self.values[name]
@@ -102,9 +104,12 @@ def load_settings(
 
     values: dict[str, Any] = {}
     sources: dict[str, str] = {}
+    texts: dict[str, str] = {}
     bad: set[str] = set()
     for row in SETTINGS.values():
         raw, sources[row.name] = _first(layers, row.name, row.default)
+        if not row.is_secret and not is_key_text(raw):
+            texts[row.name] = raw.strip()
         try:
             values[row.name] = row.parse(raw)
         except ValueError as exc:
@@ -123,7 +128,7 @@ def load_settings(
         strategy = build_parameters(given)
     except ConfigError as exc:
         problems += exc.problems
-    settings = Settings(values=values, strategy=strategy, sources=sources)
+    settings = Settings(values=values, strategy=strategy, sources=sources, texts=texts | given)
     problems += _check_together(settings, bad, has_loss_limit="DAILY_LOSS_LIMIT" in given)
     if problems:
         raise ConfigError(problems)

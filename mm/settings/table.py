@@ -56,6 +56,8 @@ class Setting:
     allowed: str
     effect: str
     is_secret: bool = False
+    is_live: bool = False
+    """May change while the bot runs (SIGHUP)."""
 
 
 def boolean(text: str) -> bool:
@@ -264,6 +266,7 @@ def _setting(
     effect: str,
     unit: str = "",
     is_secret: bool = False,
+    is_live: bool = False,
 ) -> Setting:
     return Setting(
         name=name,
@@ -273,6 +276,7 @@ def _setting(
         allowed=allowed,
         effect=effect,
         is_secret=is_secret,
+        is_live=is_live,
     )
 
 
@@ -357,6 +361,7 @@ _ROWS: Final = (
         alert_routes,
         "such as discord=info,email=critical",
         "from which severity on (info, warning, critical) a channel is told; not named: info, e-mail warning",
+        is_live=True,
     ),
     _setting(
         "DAILY_SUMMARY",
@@ -364,6 +369,7 @@ _ROWS: Final = (
         boolean,
         "true, false",
         "the day's figures as an alert, when the day ends in US Eastern",
+        is_live=True,
     ),
     _setting("MM_DATA_DIR", "", folder, "a folder", "ledger, logs, locks (default: the user data folder)"),
     _setting(
@@ -380,6 +386,7 @@ _ROWS: Final = (
         boolean,
         "true, false",
         "take part in nothing new: only exits and cancels",
+        is_live=True,
     ),
     _setting(
         "RECORD",
@@ -413,5 +420,8 @@ _ROWS: Final = (
     _setting("SIM_SEED", "1", integer(0, 2**63 - 1), "0-2^63", "which games the embedded exchange plays"),
     _setting("SIM_GAMES", "16", integer(1, 500), "1-500", "games of the embedded exchange", "games"),
 )
+
+RESTART_PARAMETERS: Final[frozenset[str]] = frozenset()
+"""Parameters of the strategy that need a restart; all others may change while the bot runs."""
 
 SETTINGS: Final[dict[str, Setting]] = {row.name: row for row in _ROWS}

@@ -27,6 +27,7 @@ class AlertKind(enum.Enum):
     STOP = "stop"
     ERROR = "error"
     SUMMARY = "summary"
+    RELOAD = "reload"
 
 
 @attrs.frozen(kw_only=True)

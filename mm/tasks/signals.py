@@ -1,7 +1,7 @@
-"""Signals: the first asks to stop, with its name as the reason; later ones change nothing."""
+"""Signals: the first asks to stop, with its name as the reason; later ones change nothing. SIGHUP may mean: reload."""
 
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final
 
 import structlog
@@ -15,11 +15,15 @@ STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 async def run_signals(
     received: AsyncIterator[int],
     stop: Callable[[str], None],
+    reload: Callable[[], Awaitable[None]] | None = None,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Call `stop` at the first signal. Never returns; a second Ctrl-C must not cut the sweep short.
 
-    `received` is an open `trio.open_signal_receiver`, held open by the caller through all of the cleanup.
+    Args:
+        received: An open `trio.open_signal_receiver`, held open by the caller through all of the cleanup.
+        stop: Ends trading.
+        reload: What SIGHUP asks for where no terminal can hang up; None: it stops like the others.
     """
     task_status.started()
     asked = False
@@ -27,6 +31,9 @@ async def run_signals(
         name = signal.Signals(number).name
         if asked:
             log.warning("already stopping: taking orders off comes first", signal=name)
+            continue
+        if number == signal.SIGHUP and reload is not None:
+            await reload()
             continue
         asked = True
         stop(name)

@@ -11,8 +11,9 @@ from typing import Final
 import pytest
 import trio
 
-from guarantee_rig import FOREIGN, TTL_S, Ground, children, command_of, is_alive, memory_of
+from guarantee_rig import FOREIGN, TTL_S, Ground, children, command_of, is_alive, is_guardian, memory_of
 from net_proxy import open_proxy
+from terminal import Terminal
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(900)]
 
@@ -23,7 +24,7 @@ ROUNDS: Final = int(os.environ.get("MM_GUARANTEE_ROUNDS", "1"))
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
 async def test_a_signal(ground: Ground, name: str) -> None:
-    """Ctrl-C, kill, a closed terminal: code 0, nothing rests by both words, and the guardian is dismissed."""
+    """Ctrl-C, kill, a hang-up where there is nothing to reload: code 0, nothing rests by both words, and the guardian is dismissed."""
     bot = await ground.start()
     guardian = bot.guardian()
     assert guardian is not None
@@ -33,6 +34,23 @@ async def test_a_signal(ground: Ground, name: str) -> None:
     assert await bot.ended() == 0
     assert (bot.summary["orders_resting_at_exit"], bot.summary["positions_match"]) == (0, True)
     assert not is_alive(guardian)
+
+
+async def test_a_closed_terminal(ground: Ground) -> None:
+    """The window is closed (SIGHUP by the kernel, and nothing can be printed any more): as above, with code 0."""
+    terminal = Terminal.open()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(terminal.drain)
+        bot = await ground.start(terminal=terminal)
+        guardian = bot.guardian()
+        assert guardian is not None
+        terminal.hang_up()
+        await ground.nothing_rests(10.0, "a closed terminal")
+
+        assert await bot.ended() == 0
+        assert bot.summary["reason"] == "SIGHUP"
+        assert (bot.summary["orders_resting_at_exit"], bot.summary["positions_match"]) == (0, True)
+        assert not is_alive(guardian)
 
 
 async def test_killed(ground: Ground) -> None:
@@ -113,7 +131,7 @@ async def test_a_guardian_that_cannot_be_replaced_stops_quoting(ground: Ground) 
     async def hunt() -> None:
         while True:
             for pid in children(bot.pid):
-                if "mm.guard" in command_of(pid):
+                if is_guardian(pid):
                     killed.add(pid)
                     try:
                         os.kill(pid, signal.SIGKILL)

@@ -22,6 +22,7 @@ from bot_rig import Rig
 from mm.domain.numbers import CONTRACT
 from mm.domain.order import ClientOrderId, Side
 from mm.exchange.port import NewOrder
+from terminal import Terminal
 
 TTL_S: Final = 10
 """The shortest QUOTE_TTL_SEC that is allowed."""
@@ -74,7 +75,7 @@ class Bot:
 
     def guardian(self) -> int | None:
         """The process id of its guardian, while there is one."""
-        return next((pid for pid in children(self.pid) if "mm.guard" in command_of(pid)), None)
+        return next((pid for pid in children(self.pid) if is_guardian(pid)), None)
 
     async def ended(self, within_s: float = WITHIN_S) -> int:
         """Its exit code."""
@@ -110,17 +111,17 @@ class Ground:
                     )
                 )
 
-    async def start(self, **settings: str) -> Bot:
+    async def start(self, *, terminal: Terminal | None = None, **settings: str) -> Bot:
         """Start a bot and wait until it quotes."""
-        bot = await self.launch(**settings)
+        bot = await self.launch(terminal=terminal, **settings)
         await self.until(lambda names: len(names) >= 4, "quotes", bot)
         guardian = bot.guardian()
         if guardian is not None:
             self.pids.add(guardian)
         return bot
 
-    async def launch(self, *command: str, **settings: str) -> Bot:
-        """Start a bot."""
+    async def launch(self, *command: str, terminal: Terminal | None = None, **settings: str) -> Bot:
+        """Start a bot, with a terminal of its own or without any."""
         folder = self.folder / f"bot{len(self.bots) + 1}"
         folder.mkdir()
         values = {
@@ -141,11 +142,14 @@ class Ground:
                 [sys.executable, "-m", "mm", "run", "--summary", str(folder / "summary.json"), *command],
                 env={name: value for name, value in values.items() if value},
                 cwd=folder,
-                stdin=subprocess.DEVNULL,
-                stdout=out,
+                stdin=terminal.slave if terminal is not None else subprocess.DEVNULL,
+                stdout=terminal.slave if terminal is not None else out,
                 stderr=err,
                 start_new_session=True,
+                preexec_fn=terminal.adopt() if terminal is not None else None,
             )
+        if terminal is not None:
+            terminal.started()
         bot = Bot(process, folder)
         self.bots.append(bot)
         self.pids.add(process.pid)
@@ -246,6 +250,11 @@ def command_of(pid: int) -> str:
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
     except OSError:
         return ""
+
+
+def is_guardian(pid: int) -> bool:
+    """Whether the process is an `mm guard`."""
+    return command_of(pid).endswith("-m mm guard ")
 
 
 def is_alive(pid: int) -> bool:
