@@ -35,7 +35,7 @@ class JournalEntry:
     net: Count = Count(0)
     wanted: WantedQuotes = NO_QUOTES
     extra_ticks: int = 0
-    """How much wider the churn brake made the quotes."""
+    """How much wider the churn brake and the guards made the quotes."""
 
 
 def new_journal() -> deque[JournalEntry]:

@@ -13,6 +13,7 @@ import attrs
 
 from mm.domain.errors import ConfigError
 from mm.domain.numbers import CONTRACT, SECOND, Count, Micros, Money, Price, ceil_div, parse_decimal
+from mm.engine.risk.portfolio import RiskLimits
 
 MINUTE: Final = 60 * SECOND
 """One minute in `Micros`."""
@@ -52,6 +53,15 @@ class StrategyParameters:
     """None is off."""
     portfolio_mae_limit: Money = Money(50_000_000)
     """0 is off."""
+    max_event_loss: Money | None = None
+    """Worst outcome of one event; None means twice `max_inventory_value`, 0 is off. Likewise the next three."""
+    max_series_loss: Money | None = None
+    """None means `max_markets_to_trade` times `max_inventory_value`; also the day's and the portfolio's."""
+    max_day_loss: Money | None = None
+    max_portfolio_loss: Money | None = None
+    max_night_loss: Money | None = None
+    """Events of one series and day as correlated losses; None is off."""
+    loss_correlation: Fraction = Fraction(1, 2)
     queue_share: Fraction = Fraction(1, 5)
 
     @cached_property
@@ -60,6 +70,23 @@ class StrategyParameters:
         if self.neutral_zone_contracts is None:
             return Count(2 * self.size_per_fill)
         return self.neutral_zone_contracts
+
+    @cached_property
+    def risk_limits(self) -> RiskLimits:
+        """The limits by outcome, with their defaults resolved."""
+        of_all = Money(self.max_markets_to_trade * self.max_inventory_value)
+
+        def resolve(given: Money | None, default: int) -> Money | None:
+            return (given or None) if given is not None else Money(default)
+
+        return RiskLimits(
+            event=resolve(self.max_event_loss, 2 * self.max_inventory_value),
+            series=resolve(self.max_series_loss, of_all),
+            day=resolve(self.max_day_loss, of_all),
+            portfolio=resolve(self.max_portfolio_loss, of_all),
+            night=self.max_night_loss or None,
+            correlation=self.loss_correlation,
+        )
 
     @cached_property
     def duration_limit_units(self) -> int:
@@ -332,6 +359,68 @@ PARAMETERS: Final[tuple[Parameter, ...]] = (
         ("0", "100000000"),
         _money,
         "adverse excursion over all markets; 0: off",
+    ),
+    _row(
+        "MAX_EVENT_LOSS",
+        "max_event_loss",
+        "dollars",
+        "",
+        ("0", "100000000"),
+        _money,
+        "what one event may cost in its worst outcome, its realized loss included; 0: off; empty: "
+        "twice MAX_INVENTORY_VALUE",
+        is_optional=True,
+    ),
+    _row(
+        "MAX_SERIES_LOSS",
+        "max_series_loss",
+        "dollars",
+        "",
+        ("0", "100000000"),
+        _money,
+        "the same, summed over the events of a series; 0: off; empty: "
+        "MAX_MARKETS_TO_TRADE times MAX_INVENTORY_VALUE",
+        is_optional=True,
+    ),
+    _row(
+        "MAX_DAY_LOSS",
+        "max_day_loss",
+        "dollars",
+        "",
+        ("0", "100000000"),
+        _money,
+        "the same, summed over the events of a date; 0: off; empty: "
+        "MAX_MARKETS_TO_TRADE times MAX_INVENTORY_VALUE",
+        is_optional=True,
+    ),
+    _row(
+        "MAX_PORTFOLIO_LOSS",
+        "max_portfolio_loss",
+        "dollars",
+        "",
+        ("0", "100000000"),
+        _money,
+        "the same, summed over all events; 0: off; empty: MAX_MARKETS_TO_TRADE times MAX_INVENTORY_VALUE",
+        is_optional=True,
+    ),
+    _row(
+        "MAX_NIGHT_LOSS",
+        "max_night_loss",
+        "dollars",
+        "",
+        ("0", "100000000"),
+        _money,
+        "events of one series and date together, as losses correlated by LOSS_CORRELATION; empty or 0: off",
+        is_optional=True,
+    ),
+    _row(
+        "LOSS_CORRELATION",
+        "loss_correlation",
+        "of 1",
+        "0.5",
+        ("0", "1"),
+        _fraction,
+        "correlation of the losses of one night's events: 1 sums them, 0 takes them as independent",
     ),
     _row(
         "QUEUE_SHARE",

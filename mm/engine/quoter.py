@@ -24,8 +24,12 @@ from mm.engine.hybrid_risk import ExtremePriceGate, HybridRiskPolicy
 from mm.engine.journal import JournalEntry, new_journal
 from mm.engine.mark import MidEma, Touch
 from mm.engine.parameters import StrategyParameters
-from mm.engine.quoting import NO_QUOTES, WantedQuotes, may_quote, wanted_quotes
+from mm.engine.quoting import NO_QUOTES, WantedQuotes, may_quote
 from mm.engine.requote import ChurnBrake
+from mm.engine.strategies.base import Strategy
+from mm.engine.strategies.hybrid import Hybrid
+from mm.engine.strategies.signals import Signals
+from mm.engine.strategies.view import Context, View
 
 EXIT_PAUSE: Micros = Micros(300_000)
 """Rest between two attempts to exit: the book and our fills must have a chance to arrive."""
@@ -83,8 +87,18 @@ class MarketMaker:
     """The market's inventory, moved by fills elsewhere."""
     orders: Callable[[], Sequence[Order]] = tuple
     """Our orders of this market that may rest or have fills to come."""
-    market_room: Callable[[Side], Count] | None = None
-    """What the limits over all markets leave for a quote of that side."""
+    market_room: Callable[[Side, Price], Count] | None = None
+    """What the limits over all markets leave for a quote of that side and price."""
+    price_bound: Callable[[Side], Price | None] | None = None
+    """The highest bid or lowest ask that our quotes on the event's other markets leave; None: nothing binds."""
+    guard_ticks: int = 0
+    """How many ticks further out the guards want the quotes."""
+    strategy: Strategy = attrs.field(factory=Hybrid)
+    """Asked which quotes are wanted."""
+    context: Context = attrs.field(factory=Context)
+    """What strategies see beside book and prints; written by the shell."""
+    signals: Signals | None = attrs.field(init=False, default=None)
+    """Kept for strategies that look at them."""
     mid: MidEma = attrs.field(factory=MidEma)
     policy: HybridRiskPolicy = attrs.field(init=False)
     gate: ExtremePriceGate = attrs.field(factory=ExtremePriceGate)
@@ -112,12 +126,15 @@ class MarketMaker:
     def __attrs_post_init__(self) -> None:
         self.policy = HybridRiskPolicy(self.parameters)
         self.mid.alpha = self.parameters.mid_ema_alpha
+        if self.strategy.uses_signals:
+            self.signals = Signals()
 
     # --- what happened ---
 
     def on_trade(self, trade: Trade) -> None:
         """A public print of this market."""
-        self.mid.on_trade(trade)
+        if self.mid.on_trade(trade) and self.signals is not None:
+            self.signals.on_trade(trade)
 
     def on_fill(self) -> None:
         """The inventory has moved by one of our fills."""
@@ -211,7 +228,7 @@ class MarketMaker:
         leaves the best as it was is seen only while we stand at the best ourselves: then the next level counts, too.
         """
         best = self.book.best_bid if side is Side.BID else self.book.best_ask
-        if best != best_before:
+        if best != best_before or self.strategy.sees_depth:
             return True
         return any(order.side is side and order.price == best for order in self.orders())
 
@@ -220,14 +237,17 @@ class MarketMaker:
         touch, inventory, orders = self.touch, self.inventory(), self.orders()
         others = self._others_touch(orders)
         mark = self.mid.live_mark(others) if self.book.is_synced else None
-        self._watch_risk(inventory, mark, now)
+        if self.strategy.has_exit_rules:
+            self._watch_risk(inventory, mark, now)
+        if self.signals is not None and self.book.is_synced:
+            self.signals.observe(now, others.best_bid, others.best_ask, orders, self.book)
         quotes = [o for o in orders if o.time_in_force is TimeInForce.GTC]
         reason = self._why_not(mark, others)
         wanted = NO_QUOTES
         if self.flattening is not None:
             decision = self._decide_exit(inventory, touch, orders, quotes, now)
         else:
-            wanted = NO_QUOTES if reason else self._wanted(inventory, mark, touch, orders, now)
+            wanted = NO_QUOTES if reason else self._wanted(inventory, mark, touch, others, orders, now)
             decision = self._decide_quotes(wanted, quotes, touch, now, reason)
         before, self.last = self.last, decision
         self.last_mark, self.last_wanted = mark, wanted
@@ -246,7 +266,7 @@ class MarketMaker:
                 touch=self.others_touch,
                 net=self.inventory().net,
                 wanted=self.last_wanted,
-                extra_ticks=self.brake.extra_ticks(now),
+                extra_ticks=self._extra_ticks(now),
             )
         )
 
@@ -288,22 +308,35 @@ class MarketMaker:
         inventory: InventoryState,
         mark: Price | None,
         touch: Touch,
+        others: Touch,
         orders: Sequence[Order],
         now: Micros,
     ) -> WantedQuotes:
         pending = [(o.side, o.price, o.unbooked) for o in orders if o.state is OrderState.DONE and o.unbooked]
-        room = self.market_room
-        rooms = None if room is None else {Side.BID: room(Side.BID), Side.ASK: room(Side.ASK)}
-        return wanted_quotes(
-            inventory,
-            mark,
-            touch,
-            self.market.grid,
-            self.parameters,
-            extra_ticks=self.brake.extra_ticks(now),
-            pending=pending,
-            market_room=rooms,
+        strategy = self.strategy
+        return strategy.quote(
+            View(
+                now=now,
+                market=self.market,
+                book=self.book,
+                touch=touch,
+                others=others,
+                inventory=inventory,
+                mark=mark,
+                parameters=self.parameters,
+                orders=orders,
+                pending=pending,
+                market_room=self.market_room,
+                price_bound=self.price_bound,
+                extra_ticks=self._extra_ticks(now),
+                signals=self.signals,
+                context=self.context,
+                fair=strategy.fair_value or strategy.own_fair_value,
+            )
         )
+
+    def _extra_ticks(self, now: Micros) -> int:
+        return self.brake.extra_ticks(now) + self.guard_ticks + self.context.goal_ticks
 
     def _decide_quotes(
         self, wanted: WantedQuotes, quotes: Sequence[Order], touch: Touch, now: Micros, reason: str
@@ -318,6 +351,9 @@ class MarketMaker:
             self.policy.next_deadline(self.inventory()),
             self.brake.released_at(now),
         ]
+        every = self.strategy.looks_every
+        if every is not None and not reason:
+            deadlines.append(Micros(now + every))
         return Decision(
             bid=bid, ask=ask, exit=None, state=state, reason=reason, wake_at=_earliest(deadlines, now)
         )

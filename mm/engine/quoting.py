@@ -6,7 +6,7 @@ kept, because the replace rule compares the exact one. Whether a wanted quote is
 
 import enum
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import TypeAlias
 
@@ -94,27 +94,29 @@ def wanted_price(
     parameters: StrategyParameters,
     *,
     extra_ticks: int = 0,
+    bound: Price | None = None,
 ) -> tuple[Exact, Price] | None:
     """The exact and the rounded price of a side; None when the grid has no such price.
 
     Args:
         touch: A side that is None does not clamp.
-        extra_ticks: How many ticks further out (churn brake).
+        extra_ticks: How many ticks further out (churn brake, guards).
+        bound: The highest bid or lowest ask that may be, whatever is wanted (`mm.engine.risk.free_money`).
     """
     half = skewed_half_spread(net, parameters)
     if side is Side.BID:
         want = mark - half
         if touch.best_ask is not None:
-            bound = one_tick_inside(Side.BID, touch.best_ask, grid)
-            if bound < want:
-                want = bound
+            inside = one_tick_inside(Side.BID, touch.best_ask, grid)
+            if inside < want:
+                want = inside
         price = grid.at_or_below(math.floor(want))
     else:
         want = mark + half
         if touch.best_bid is not None:
-            bound = one_tick_inside(Side.ASK, touch.best_bid, grid)
-            if bound > want:
-                want = bound
+            inside = one_tick_inside(Side.ASK, touch.best_bid, grid)
+            if inside > want:
+                want = inside
         price = grid.at_or_above(math.ceil(want))
     for _ in range(extra_ticks):
         if price is None:
@@ -123,6 +125,11 @@ def wanted_price(
         if further is not None:
             want += further - price
         price = further
+    if price is None:
+        return None
+    if bound is not None and (bound < price if side is Side.BID else bound > price):
+        want = bound
+        price = grid.at_or_below(bound) if side is Side.BID else grid.at_or_above(bound)
     return None if price is None else (want, price)
 
 
@@ -183,7 +190,8 @@ def wanted_quotes(
     *,
     extra_ticks: int = 0,
     pending: Sequence[tuple[Side, Price, Count]] = (),
-    market_room: dict[Side, Count] | None = None,
+    market_room: Callable[[Side, Price], Count] | None = None,
+    price_bound: Callable[[Side], Price | None] | None = None,
 ) -> WantedQuotes:
     """Both sides' wanted quotes by state table, clamp, grid and room.
 
@@ -191,21 +199,23 @@ def wanted_quotes(
 
     Args:
         pending: Orders of ours that may fill besides the quote to be decided, see `room`.
-        market_room: What the limits over all markets leave each side; absent sides are not limited.
+        market_room: What the limits over all markets leave a quote of that side and price.
+        price_bound: The highest bid or lowest ask that may be; None where nothing binds.
     """
     if mark is None:
         return NO_QUOTES
     found: dict[Side, WantedQuote] = {}
     net = inventory.net
     for side in QUOTED_SIDES[position_state(net, parameters)]:
-        prices = wanted_price(side, mark, net, touch, grid, parameters, extra_ticks=extra_ticks)
+        bound = price_bound(side) if price_bound is not None else None
+        prices = wanted_price(side, mark, net, touch, grid, parameters, extra_ticks=extra_ticks, bound=bound)
         if prices is None:
             continue
         want, price = prices
         same_side = [(level, count) for other, level, count in pending if other is side] if pending else ()
         count = room(side, price, inventory, parameters, same_side)
-        if market_room is not None and side in market_room:
-            count = Count(min(count, whole_contracts(market_room[side])))
+        if market_room is not None and count >= CONTRACT:
+            count = Count(min(count, whole_contracts(market_room(side, price))))
         if count >= CONTRACT:
             found[side] = WantedQuote(side=side, want=want, price=price, count=count)
     return WantedQuotes(found.get(Side.BID), found.get(Side.ASK))

@@ -15,11 +15,12 @@ from mm.domain.fill import Fill
 from mm.domain.inventory import InventoryState
 from mm.domain.market import Market
 from mm.domain.numbers import Count, Micros, Money, Price
-from mm.domain.order import MarketTicker, Order, OrderState, Side
-from mm.engine.limits import GlobalInventory, MarketExposure
+from mm.domain.order import MarketTicker, Order, Side
+from mm.engine.limits import GlobalInventory
 from mm.engine.parameters import StrategyParameters
 from mm.engine.quoter import MarketMaker
 from mm.tasks.desk import OrderDesk
+from mm.tasks.exposure import Exposure
 from mm.tasks.positions import Positions
 from mm.tasks.quoter import Quoter
 
@@ -33,12 +34,15 @@ class Floor:
     parameters: StrategyParameters
     clock: Callable[[], Micros]
     positions: Positions
+    make_maker: Callable[..., MarketMaker] = MarketMaker
+    make_book: Callable[[], OrderBook] = OrderBook
+    """Others than the plain ones note what they are told and what they decide, see `mm.engine.decisions`."""
     books: dict[MarketTicker, OrderBook] = attrs.field(factory=dict)
     """Every watched market."""
     makers: dict[MarketTicker, MarketMaker] = attrs.field(factory=dict)
     """Every market that has a quoter."""
     quoters: dict[MarketTicker, Quoter] = attrs.field(factory=dict)
-    gross: GlobalInventory = attrs.field(init=False)
+    exposure: Exposure = attrs.field(init=False)
     desk: OrderDesk | None = None
     """Set by the session once it is made (desk and floor know each other)."""
     dirty: dict[MarketTicker, None] = attrs.field(factory=dict)
@@ -56,20 +60,28 @@ class Floor:
     decisions: int = 0
 
     def __attrs_post_init__(self) -> None:
-        self.gross = GlobalInventory(self.parameters.max_global_inventory)
+        self.exposure = Exposure(
+            parameters=self.parameters, inventory=self.positions.inventory, orders=self.orders
+        )
+
+    @property
+    def gross(self) -> GlobalInventory:
+        """The limit in contracts over all markets."""
+        return self.exposure.gross
 
     # --- markets ---
 
     def add_market(self, market: Market) -> MarketMaker:
         """Make the state machine of a market that is to be quoted; its book starts empty and not synced."""
         ticker = market.ticker
-        maker = MarketMaker(
+        maker = self.make_maker(
             market=market,
             parameters=self.parameters,
-            book=self.books.setdefault(ticker, OrderBook()),
+            book=self.books.setdefault(ticker, self.make_book()),
             inventory=lambda: self.positions.inventory(ticker),
             orders=lambda: self.orders(ticker),
-            market_room=lambda side: self.market_room(ticker, side),
+            market_room=lambda side, price: self.market_room(ticker, side, price),
+            price_bound=lambda side: self.exposure.bound(ticker, side),
         )
         if not self.is_feed_up:
             maker.holds["feed"] = "feed is down"
@@ -85,6 +97,7 @@ class Floor:
         self.books.pop(ticker, None)
         self.dirty.pop(ticker, None)
         self.update_exposure(ticker)
+        self.exposure.forget_market(ticker)
 
     def orders(self, ticker: MarketTicker) -> list[Order]:
         """Our orders of a market that may rest or have fills to come."""
@@ -108,9 +121,11 @@ class Floor:
     def order_changed(self, ticker: MarketTicker) -> None:
         """One of our orders moved: exposure is different, and its quoter should look."""
         self.update_exposure(ticker)
-        quoter = self.quoters.get(ticker)
-        if quoter is not None:
-            quoter.wake()
+        for changed in (ticker, *self.exposure.siblings(ticker)):
+            # The markets of one event leave each other room and prices.
+            quoter = self.quoters.get(changed)
+            if quoter is not None:
+                quoter.wake()
 
     def apply_fill(self, fill: Fill) -> bool:
         """A fill from either source. Moves the inventory and its order when new; returns whether it was."""
@@ -177,38 +192,18 @@ class Floor:
     def update_exposure(self, ticker: MarketTicker) -> None:
         """Recount one market's worst case: position, and everything that may still fill."""
         was_tight = self.is_tight
-        self._recount(ticker)
+        self.exposure.update(ticker)
         if was_tight and not self.is_tight:
             self.dirty.update(dict.fromkeys(self.makers))  # whoever was held back may have room now
 
     @property
     def is_tight(self) -> bool:
-        """The limit over all markets may hold a quote back somewhere: every change is looked at then."""
-        return self.gross.limit - self.gross.total < self.parameters.size_per_fill
+        """A limit over all markets may hold a quote back somewhere: every change is looked at then."""
+        return self.exposure.is_tight
 
-    def _recount(self, ticker: MarketTicker) -> None:
-        bids = asks = 0
-        for order in self.orders(ticker):
-            if order.side is Side.BID:
-                bids += order.at_risk
-            else:
-                asks += order.at_risk
-        net = self.positions.net(ticker)
-        if net or bids or asks or ticker in self.makers:
-            self.gross.update(ticker, MarketExposure(net, Count(bids), Count(asks)))
-        else:
-            self.gross.remove(ticker)
-
-    def market_room(self, ticker: MarketTicker, side: Side) -> Count:
-        """What the gross limit leaves for a quote of this side, its own present order not counted.
-
-        What ended by report with its fills still to come counts: it will move the position.
-        """
-        unbooked = 0
-        for order in self.orders(ticker):
-            if order.state is OrderState.DONE and order.side is side:
-                unbooked += order.unbooked
-        return self.gross.room(ticker, side, self.positions.net(ticker), Count(unbooked))
+    def market_room(self, ticker: MarketTicker, side: Side, price: Price) -> Count:
+        """What the limits over all markets leave for a quote, its own present order not counted."""
+        return self.exposure.room(ticker, side, price)
 
     # --- money ---
 

@@ -50,7 +50,7 @@ class Bench:
             book=OrderBook(),
             inventory=lambda: self.state,
             orders=self._orders,
-            market_room=lambda side: self.rooms.get(side, Count(10**9)),
+            market_room=lambda side, price: self.rooms.get(side, Count(10**9)),
         )
         self.book(4_000, 6_000)
 

@@ -211,7 +211,12 @@ class TestRoom:
     def test_limits_over_all_markets_cap_the_size(self) -> None:
         """The smaller of both; nothing left is no quote."""
         quotes = wanted_quotes(
-            held(0), Price(5_000), FAR, CENTS, DEFAULTS, market_room={BID: Count(370), ASK: Count(99)}
+            held(0),
+            Price(5_000),
+            FAR,
+            CENTS,
+            DEFAULTS,
+            market_room=lambda side, price: Count({BID: 370, ASK: 99}[side]),
         )
 
         assert quotes.bid is not None

@@ -95,12 +95,16 @@ class PortfolioRisk:
     """All events that are anything to us. Told of every change; asked before every order."""
 
     limits: RiskLimits = attrs.field(factory=RiskLimits)
+    slack: Money = NO_MONEY
+    """Less than so much left in a limit over several events makes it tight."""
     _events: dict[str, _Event] = attrs.field(factory=dict)
     _event_of: dict[MarketTicker, str] = attrs.field(factory=dict)
     _sums: dict[tuple[str, str], int] = attrs.field(factory=dict)
     _squares: dict[tuple[str, str], int] = attrs.field(factory=dict)
     _firsts: dict[tuple[str, str], int] = attrs.field(factory=dict)
     """Sum of the worst losses of a night's events (the squares stand beside it)."""
+    _tight: set[tuple[str, str]] = attrs.field(factory=set)
+    """The sums that are near their limit."""
 
     # --- what is told ---
 
@@ -156,6 +160,31 @@ class PortfolioRisk:
             self._sums[key] = self._sums.get(key, 0) + difference
         self._firsts[event.night] = self._firsts.get(event.night, 0) + difference
         self._squares[event.night] = self._squares.get(event.night, 0) + of_squares
+        self._note_tight(event)
+
+    def _note_tight(self, event: _Event) -> None:
+        limits = self._limit_by_scope()
+        for key in event.keys:
+            limit = limits[key[0]]
+            self._set_tight(key, limit is not None and limit - self._sums[key] < self.slack)
+        night = self.limits.night
+        if night is not None:
+            self._set_tight(event.night, night - self.night_loss(*event.night) < self.slack)
+
+    def _set_tight(self, key: tuple[str, str], is_tight: bool) -> None:
+        if is_tight:
+            self._tight.add(key)
+        else:
+            self._tight.discard(key)
+
+    @property
+    def is_tight(self) -> bool:
+        """A limit over several events may hold some order back."""
+        return bool(self._tight)
+
+    def _limit_by_scope(self) -> dict[str, Money | None]:
+        limits = self.limits
+        return {"series": limits.series, "day": limits.day, "portfolio": limits.portfolio}
 
     # --- what is asked ---
 
@@ -219,7 +248,7 @@ class PortfolioRisk:
         bounds: list[int] = []
         if self.limits.event is not None:
             bounds.append(self.limits.event)
-        limits = {"series": self.limits.series, "day": self.limits.day, "portfolio": self.limits.portfolio}
+        limits = self._limit_by_scope()
         for scope, name in event.keys:
             limit = limits[scope]
             if limit is not None:
@@ -257,10 +286,10 @@ class PortfolioRisk:
         found: list[ScopeUse] = []
         if limits.event is not None:
             found += [_use("event", e.ticker, e.worst, limits.event) for e in self._events.values()]
-        of_sums = {"series": limits.series, "day": limits.day}
+        of_sums = self._limit_by_scope()
         for (scope, name), loss in self._sums.items():
-            limit = of_sums.get(scope)
-            if limit is not None:
+            limit = of_sums[scope]
+            if limit is not None and scope != "portfolio":
                 found.append(_use(scope, name, loss, limit))
         if limits.night is not None:
             for series, day in self._firsts:
