@@ -47,7 +47,7 @@ def test_nothing_set_is_the_simulation(tmp_path: Path) -> None:
 
     assert settings.environment is Environment.SIM
     assert settings["SERIES_TICKER"] == ("KXNHLGAME",)
-    assert (settings["BOT_NAME"], settings["MARKET_DATE"], settings["QUOTE_TTL_SEC"]) == ("mm", "today", 60)
+    assert (settings["BOT_NAME"], settings["MARKET_DATE"], settings["QUOTE_TTL_SEC"]) == ("mm", "today", None)
     assert settings.strategy.max_markets_to_trade == 16
     assert set(settings.values) == set(SETTINGS)
 
@@ -69,7 +69,7 @@ def test_the_nearest_source_wins(tmp_path: Path) -> None:
     assert settings["SIM_GAMES"] == 22
     assert settings["SIM_SPEED"] == 21
     assert settings["BOT_NAME"] == "20"
-    assert settings["QUOTE_TTL_SEC"] == 60
+    assert settings["QUOTE_TTL_SEC"] is None
     assert [settings.sources[name] for name in names] == [
         "command line",
         "environment",

@@ -6,7 +6,8 @@ from contextlib import asynccontextmanager
 
 import certifi
 
-from mm.domain.numbers import Micros
+from mm.domain.numbers import SECOND, Micros
+from mm.engine.expiry import LONGEST
 from mm.exchange import endpoints
 from mm.exchange.kalshi.signing import portable_key
 from mm.exchange.port import RateLimits
@@ -32,7 +33,7 @@ def guardian_config(settings: Settings, venue: Venue, limits: RateLimits, ids: O
             capacity=limits.write.capacity,
             cancel_cost=limits.cost(*endpoints.CANCEL_BATCH),
         ),
-        time_limit_s=max(60.0, settings["QUOTE_TTL_SEC"] + 10.0),
+        time_limit_s=max(60.0, (settings["QUOTE_TTL_SEC"] or LONGEST / SECOND) + 10.0),
         webhook_url=webhook or None,
         ca_file=_certificates(),
         keep_fds=(venue.child.hold_fd,) if venue.child is not None else (),

@@ -214,6 +214,7 @@ class Trading:
             except ExchangeError as exc:
                 self.notices.problem("fills", exc)
 
+        ttl_s: int | None = self.settings["QUOTE_TTL_SEC"]
         return QuoterTools(
             desk=self.desk,
             resolver=Resolver(self.exchange, self.desk, self.writes, self.reads, self.clock, look_up_fills),
@@ -221,7 +222,7 @@ class Trading:
             budget=self.writes,
             ids=self.ids,
             clock=self.clock,
-            quote_ttl=Micros(self.settings["QUOTE_TTL_SEC"] * SECOND),
+            quote_ttl=None if ttl_s is None else Micros(ttl_s * SECOND),
             why_stopped=lambda: self.is_unguarded or self.is_new_quoting_off or self.is_paused_by_operator,
             is_fencing=lambda: self.floor.is_fencing,
             on_trouble=self.notices.trouble,

@@ -65,6 +65,7 @@ class Viewer:
             orders_placed=desk.placed,
             orders_cancelled=desk.cancelled,
             orders_amended=desk.amended,
+            orders_expired=desk.expired,
             orders_unknown=sum(1 for o in desk.live.values() if o.state is OrderState.UNKNOWN),
             writes_refused=desk.refused,
             writes_throttled=trading.writes.refused_total,

@@ -85,6 +85,20 @@ def integer(low: int, high: int) -> Callable[[str], int]:
     return parse
 
 
+def auto_or(parse: Callable[[str], int]) -> Callable[[str], int | None]:
+    """`auto`, which is None, or what `parse` takes."""
+
+    def parse_either(text: str) -> int | None:
+        if text.strip().lower() == "auto":
+            return None
+        try:
+            return parse(text)
+        except ValueError as exc:
+            raise ValueError(f"auto, or {exc}") from None
+
+    return parse_either
+
+
 def number(low: str, high: str) -> Callable[[str], Decimal]:
     """A decimal number in low..high, exactly as written."""
 
@@ -374,10 +388,10 @@ _ROWS: Final = (
     _setting("MM_DATA_DIR", "", folder, "a folder", "ledger, logs, locks (default: the user data folder)"),
     _setting(
         "QUOTE_TTL_SEC",
-        "60",
-        integer(10, 3_600),
-        "10-3600",
-        "expiry of every quote, renewed while quoting",
+        "auto",
+        auto_or(integer(10, 3_600)),
+        "auto, 10-3600",
+        "time to live of every quote, renewed while quoting; auto: 20 to 60 by the event, longer where renewals cost too much",
         "s",
     ),
     _setting(

@@ -16,6 +16,7 @@ from mm.domain.numbers import SECOND, Count, Micros
 from mm.domain.order import GroupId, MarketTicker, Order, OrderState, Side, TimeInForce
 from mm.engine.diff import SidePlan
 from mm.engine.exits import ExitOrder
+from mm.engine.expiry import renew_at
 from mm.engine.quoter import Decision, MarketMaker
 from mm.exchange import endpoints
 from mm.exchange.port import AuthError, ExchangeError, ExchangeRejected
@@ -25,7 +26,7 @@ from mm.tasks.fence import Fence
 from mm.tasks.guardian import GuardianGone
 from mm.tasks.ids import OrderIds
 from mm.tasks.resolve import Resolver
-from mm.tasks.tickets import cost_of, order_of, ticket_for
+from mm.tasks.tickets import chosen_life, cost_of, order_of, ticket_for
 
 log = structlog.get_logger(__name__)
 
@@ -34,7 +35,6 @@ PAUSE_PROBE_S: Final = 15.0
 REFUSED_REST_S: Final = 5.0
 """After a refusal that will not cure itself within a cooldown (balance, unknown reason)."""
 GUARDIAN_REST_S: Final = 1.0
-RENEWAL_STEPS: Final = 8
 BACKOFF_S: Final = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
 
 
@@ -48,7 +48,8 @@ class QuoterTools:
     budget: WriteBudget
     ids: OrderIds
     clock: Callable[[], Micros]
-    quote_ttl: Micros
+    quote_ttl: Micros | None = None
+    """How long every quote lives; None: as `mm.engine.expiry` chooses for the market."""
     why_stopped: Callable[[], str] = lambda: ""
     """Why new quotes are switched off everywhere (kill switch, guardian missing); empty when they are not."""
     is_fencing: Callable[[], bool] = lambda: False
@@ -339,7 +340,14 @@ class Quoter:
             self.wake()
 
     def _expiry(self) -> Micros:
-        return Micros(self.tools.clock() + self.tools.quote_ttl)
+        return Micros(self.tools.clock() + self._life())
+
+    def _life(self) -> Micros:
+        """How long a quote of this market lives from now on, if it is not renewed."""
+        tools = self.tools
+        if tools.quote_ttl is not None:
+            return tools.quote_ttl
+        return chosen_life(self.maker.market, tools.desk, tools.budget.limits, tools.clock())
 
     def _to_renew(self, side: Side) -> Order | None:
         """The side's resting quote, when half of its life is over."""
@@ -364,12 +372,10 @@ class Quoter:
         return min(found, default=None)
 
     def _renew_at(self, order: Order) -> Micros | None:
-        """At half of its life, a little earlier for some: quotes that were placed together are not renewed together."""
+        """When it is due for renewal; None: never."""
         if order.expires_at is None:
             return None
-        life = self.tools.quote_ttl
-        step = int(order.client_order_id.rpartition("-")[2]) % RENEWAL_STEPS
-        return Micros(order.expires_at - life // 2 - step * (life // (8 * RENEWAL_STEPS)))
+        return renew_at(order.expires_at, self._life(), int(order.client_order_id.rpartition("-")[2]))
 
     # --- what came of it ---
 

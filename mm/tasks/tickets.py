@@ -1,10 +1,12 @@
-"""What a plan is worth to the write scheduler: how urgent it is, what it costs, what money stands behind it."""
+"""What a plan is worth to the write scheduler: how urgent it is, what it costs, what money stands behind it, how long it lives."""
 
 from mm.domain.commands import Amend, Cancel, Command, Decrease, Place
 from mm.domain.errors import InvariantError
-from mm.domain.numbers import notional
+from mm.domain.market import Market
+from mm.domain.numbers import Micros, notional
 from mm.domain.order import Order
 from mm.engine.diff import SidePlan
+from mm.engine.expiry import quote_life
 from mm.engine.quoter import MarketMaker
 from mm.exchange import endpoints
 from mm.exchange.port import RateLimits
@@ -64,3 +66,14 @@ def cost_of(command: Command, limits: RateLimits) -> int:
     if isinstance(command, Amend | Decrease):  # a decrease is sent as an amend of the total
         return limits.cost(*endpoints.AMEND)
     return limits.cost(*endpoints.CANCEL)
+
+
+def chosen_life(market: Market, desk: OrderDesk, limits: RateLimits, now: Micros) -> Micros:
+    """How long a quote of the market lives that is placed or renewed now; see `mm.engine.expiry`."""
+    return quote_life(
+        now,
+        market.expected_expiration,
+        quotes=max(2, len(desk.live)),
+        renewal_cost=limits.cost(*endpoints.AMEND),
+        refill_per_s=limits.write.refill_per_s,
+    )

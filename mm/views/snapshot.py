@@ -186,6 +186,8 @@ class Snapshot:
     """Gross over all markets, each as bad as our working orders can make it."""
     orders_cancelled: int = 0
     orders_amended: int = 0
+    orders_expired: int = 0
+    """Quotes that ended by their expiry, mostly because the write budget did not carry their renewal."""
     orders_unknown: int = 0
     """Orders whose last write got no answer, now."""
     writes_refused: int = 0

@@ -81,7 +81,7 @@ class TaskRig:
     exchange: FakeExchange = attrs.field(factory=FakeExchange)
     parameters: StrategyParameters = attrs.field(factory=StrategyParameters)
     reserve: float = 0.0
-    quote_ttl: Micros = Micros(60 * SECOND)
+    quote_ttl: Micros | None = Micros(60 * SECOND)
     positions: Positions = attrs.field(factory=Positions)
     records: Records = attrs.field(factory=Records)
     troubles: list[tuple[str, str]] = attrs.field(factory=list)

@@ -11,7 +11,8 @@ from fake_exchange import Answer, lost_after, lost_before, refuse, slow, virtual
 from mm.domain.commands import FlattenReason
 from mm.domain.grid import uniform_grid
 from mm.domain.numbers import SECOND, Count, Micros, Price
-from mm.domain.order import OrderState, Side
+from mm.domain.order import MarketTicker, OrderState, Side
+from mm.engine.expiry import ENDING, ENDING_FROM, QUIET, RUNNING
 from mm.engine.parameters import StrategyParameters
 from mm.exchange.port import (
     AuthError,
@@ -631,6 +632,48 @@ async def test_what_the_budget_cannot_renew_expires_and_is_counted(autojump_cloc
 
         assert rig.desk.statistics().expired == 1
         assert rig.only(BID).order_id != old
+
+
+async def test_a_renewal_without_tokens_lets_the_quote_expire_and_is_not_sent_late(
+    autojump_clock: MockClock,
+) -> None:
+    """The budget is eaten by others for the whole life of the quote: it goes, is counted, and comes back anew."""
+    rig = TaskRig(exchange=tight_budget(2.0, 40.0), quote_ttl=Micros(20 * SECOND))
+    async with rig.with_quoter():
+        await trio.sleep(1)
+        old = rig.only(BID)
+        while rig.exchange.now_of(old.order_id).status is OrderStatus.RESTING:
+            rig.drain()
+            await trio.sleep(0.5)
+            if old.expires_at is not None and virtual_clock() >= old.expires_at:
+                rig.exchange.end(old.order_id, report=True)
+        assert (rig.desk.statistics().expired, rig.exchange.called("amend")) == (1, [])
+        await trio.sleep(30)
+
+        assert rig.only(BID).order_id != old.order_id
+
+
+async def test_the_time_to_live_is_chosen_for_each_market(autojump_clock: MockClock) -> None:
+    """By its event and by what the budget carries, at the moment of the quote; a renewal chooses again."""
+    rig = TaskRig(exchange=tight_budget(100.0, 200.0), quote_ttl=None)
+    ends_at = Micros(virtual_clock() + ENDING_FROM + 60 * SECOND)
+    tickers = {MarketTicker("M-RUNNING"): ends_at, MarketTicker("M-QUIET"): None}
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(rig.writes.run)
+        for ticker, at in tickers.items():
+            await nursery.start(rig.add_quoter(ticker, expected_expiration=at).run)
+            rig.book(4_000, 6_000, ticker)
+        await trio.sleep(0.5)
+        began = virtual_clock()
+        lives = [{o.expires_at - began for o in rig.exchange.resting(t) if o.expires_at} for t in tickers]
+        assert all(RUNNING - SECOND < life <= RUNNING for life in lives[0])
+        assert all(QUIET - SECOND < life <= QUIET for life in lives[1])
+        await trio.sleep(100)  # its end is near now
+        for order in rig.exchange.resting(MarketTicker("M-RUNNING")):
+            assert order.expires_at is not None
+            assert 0 < order.expires_at - virtual_clock() <= ENDING
+        assert rig.desk.statistics().expired == 0
+        nursery.cancel_scope.cancel()
 
 
 async def test_quotes_placed_together_are_not_renewed_together(autojump_clock: MockClock) -> None:

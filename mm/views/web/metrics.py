@@ -131,6 +131,7 @@ def _orders(snapshot: Snapshot) -> Iterator[Metric]:
     yield _counter("mm_orders_placed", "Creates sent.", snapshot.orders_placed)
     yield _counter("mm_orders_cancelled", "Orders taken off by us.", snapshot.orders_cancelled)
     yield _counter("mm_orders_amended", "Amends sent.", snapshot.orders_amended)
+    yield _counter("mm_orders_expired", "Quotes that ended by their expiry.", snapshot.orders_expired)
     yield _gauge("mm_orders_working", "Quotes that work now.", snapshot.working_orders)
     yield _gauge("mm_orders_unknown", "Orders whose last write got no answer.", snapshot.orders_unknown)
     yield _counter("mm_writes_refused", "Writes that the venue refused.", snapshot.writes_refused)

@@ -96,6 +96,7 @@ def totals(snapshot: Snapshot) -> Json:
         "orders_placed": snapshot.orders_placed,
         "orders_cancelled": snapshot.orders_cancelled,
         "orders_working": snapshot.working_orders,
+        "orders_expired": snapshot.orders_expired,
         "orders_unknown": snapshot.orders_unknown,
         "writes_refused": snapshot.writes_refused,
         "drifts": snapshot.drifts,
