@@ -104,6 +104,7 @@ class Trading:
             exchange, self.ledger, self.writes, clock, self.floor.order_changed, on_placed=self.notices.placed
         )
         self.floor.desk = self.desk
+        self.desk.check = self.floor.exposure.refuse
         self.reconciler = Reconciler(
             exchange=exchange,
             ledger=self.ledger,

@@ -112,6 +112,8 @@ class OrderDesk:
     on_change: Callable[[MarketTicker], None]
     """Told when an order of a market changed, so that the market is looked at again."""
     on_placed: Callable[[Order], None] = lambda order: None
+    check: Callable[[Order, Price, Count], ExchangeRejected | None] = lambda order, price, count: None
+    """The last look at an order before it leaves, or is amended to that price and total count: why it must not."""
     live: dict[ClientOrderId, Order] = attrs.field(factory=dict)
     """Every order that may rest or has fills not booked yet."""
     _by_market: dict[MarketTicker, dict[ClientOrderId, Order]] = attrs.field(factory=dict)
@@ -145,8 +147,12 @@ class OrderDesk:
     # --- writes (tokens are the caller's, already granted) ---
 
     async def place(self, order: Order) -> Outcome:
-        """Send a create. Cancelled: the order is UNKNOWN."""
+        """Send a create, unless `check` refuses it. Cancelled: the order is UNKNOWN."""
         order.created_at = self.clock()
+        refused = self.check(order, order.price, order.count)
+        if refused is not None:
+            log.error("order kept back", market=order.ticker, why=str(refused))
+            return self._no(order, OrderEvent.REFUSED, Verdict.REFUSED, refused)
         order.apply(OrderEvent.SEND)
         self.live[order.client_order_id] = order
         self._by_market.setdefault(order.ticker, {})[order.client_order_id] = order
@@ -163,15 +169,22 @@ class OrderDesk:
     async def amend(self, order: Order, *, price: Price, count: Count, expires_at: Micros | None) -> Outcome:
         """Change price and total count (and the expiry where given). Loses the queue place unless only smaller."""
         assert order.order_id is not None
+        refused = None if price == order.price and count <= order.count else self.check(order, price, count)
+        if refused is not None:
+            log.error("amend kept back", market=order.ticker, why=str(refused))
+            self.refused += 1
+            return Outcome(Verdict.REFUSED, refused)
         order.apply(OrderEvent.AMEND_SENT)
         self.amended += 1
-        # Until the answer is here the order may stand at either size: the larger one counts as at risk.
+        # Until the answer is here the order may stand at either size and price: the worse of them counts.
+        if price != order.price:
+            order.amending_to = price
         old_count = order.count
         order.count = max(old_count, count, key=int)
         self.on_change(order.ticker)
 
         def accepted(_: None) -> None:
-            order.price, order.count = price, count
+            order.price, order.count, order.amending_to = price, count, None
             if expires_at is not None:
                 order.expires_at = expires_at
             self._rested(order)
@@ -183,9 +196,9 @@ class OrderDesk:
         if (
             order.state is not OrderState.UNKNOWN
             and outcome.verdict is not Verdict.DONE
-            and order.count != old_count
+            and (order.count != old_count or order.amending_to is not None)
         ):
-            order.count = old_count
+            order.count, order.amending_to = old_count, None
             self.on_change(order.ticker)
         return outcome
 
@@ -244,7 +257,7 @@ class OrderDesk:
                 # What a lost (or late) write has made of it is told here; its next loss is a matter of its own time.
                 order.price, order.count = report.price, Count(report.filled + report.remaining)
                 order.expires_at = report.expires_at or order.expires_at
-                order.unknown_since = None
+                order.unknown_since = order.amending_to = None
             if order.state is not OrderState.DONE:
                 order.apply(OrderEvent.SEEN_RESTING)
                 self.on_change(order.ticker)

@@ -72,15 +72,13 @@ class Exposure:
             self._set_event(event, found)
 
     def forget_market(self, ticker: MarketTicker) -> None:
-        """A market is over, flat and without orders: with the last one of its event the event goes too."""
-        self.gross.remove(ticker)
+        """A market is no longer quoted. With the last market of its event that holds or works anything the event goes."""
+        self.update(ticker)
         event = event_of(ticker)
         shape = self.portfolio.shape_of(event)
         if shape is None:
             return
-        if any(self.inventory(t).net or self.orders(t) for t in shape.markets):
-            self._value(ticker)
-        else:
+        if not any(self.inventory(t).net or self.orders(t) for t in shape.markets):
             self.portfolio.remove_event(event)
 
     def _set_event(self, event: str, shape: EventShape) -> None:

@@ -96,7 +96,6 @@ class Floor:
         self.quoters.pop(ticker, None)
         self.books.pop(ticker, None)
         self.dirty.pop(ticker, None)
-        self.update_exposure(ticker)
         self.exposure.forget_market(ticker)
 
     def orders(self, ticker: MarketTicker) -> list[Order]:

@@ -154,6 +154,14 @@ def test_an_event_is_forgotten_with_its_last_market() -> None:
     assert w.exposure.portfolio.total == 0
 
 
+def test_a_market_that_is_no_longer_quoted_counts_as_long_as_anything_is_held_in_it() -> None:
+    w = world()
+    w.fill(A, Side.BID, 60, 10)
+    w.exposure.forget_market(A)
+    assert w.exposure.gross.total == 1_000
+    assert w.exposure.portfolio.total == 6_000_000
+
+
 # --- the property that the whole is for ---
 
 wishes = st.lists(
