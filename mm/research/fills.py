@@ -54,10 +54,12 @@ class ModelMarket(PaperMarket):
     chance: random.Random
     """Drawn from once for each decrease that may have been a trade, and for nothing else."""
 
-    @property
-    def is_touched(self) -> bool:
-        """Orders of ours rest here, or some of what is displayed was taken by us."""
-        return bool(self.orders[Side.BID] or self.orders[Side.ASK] or self._taken)
+    def touched_prices(self, side: Side) -> frozenset[int]:
+        """Prices of that side at which an order of ours rests, or of whose size we know more than is displayed."""
+        found: set[int] = {order.price for order in self.orders[side]}
+        for levels in (self._taken, self._tracks):
+            found.update(price for at, price in levels if at is side)
+        return frozenset(found)
 
     def print_of(
         self, ticker: MarketTicker, price: Price, count: Count, bought: bool, ts: Micros, number: int

@@ -17,11 +17,12 @@ from typing import Any, Final
 
 import attrs
 
+from mm.domain.book import Level
 from mm.domain.commands import FlattenReason
 from mm.domain.errors import InvariantError
 from mm.domain.fill import Fill
 from mm.domain.market import Market, MarketStatus
-from mm.domain.numbers import SECOND, Count, Micros, Money, Price
+from mm.domain.numbers import DOLLAR, SECOND, Count, Micros, Money, Price
 from mm.domain.order import MarketTicker, Side
 from mm.domain.tickers import eastern_date, event_of
 from mm.engine.limits import DailyLoss, PortfolioMae
@@ -32,8 +33,9 @@ from mm.exchange.port import OrderReport
 from mm.research.errands import Agenda, Errands, make_desk, ref_of, urgency
 from mm.research.fills import model_market
 from mm.research.options import BacktestOptions
+from mm.research.quiet import quiet_after
 from mm.research.room import Room, Watcher
-from mm.research.tape import Tape, TapeMarket
+from mm.research.tape import Kind, Tape, TapeMarket
 from mm.tasks.desk import OrderDesk
 from mm.tasks.floor import Floor
 from mm.tasks.positions import Positions
@@ -41,6 +43,13 @@ from mm.tasks.positions import Positions
 CASH: Final = Money(10**18)
 """Enough: the back-test asks whether quotes make money, not whether we can afford them."""
 MONITOR_EVERY: Final = Micros(SECOND)
+CHUNK: Final = 8_192
+"""Rows between two reports of progress."""
+_STATUS: Final = {
+    Kind.CLOSE: MarketStatus.CLOSED,
+    Kind.PAUSE: MarketStatus.INACTIVE,
+    Kind.RESUME: MarketStatus.ACTIVE,
+}
 LEAST_REST: Final = Micros(1_000)
 """A quoter never looks again sooner than this by itself."""
 
@@ -64,6 +73,11 @@ class Backtest:
     decisions: int = 0
     _dirty: dict[int, Room] = attrs.field(factory=dict)
     _is_watching: bool = False
+    _is_tight: bool = False
+    _rests_since: Micros = Micros(0)
+    """When the limits over all markets were last looked at, if nothing has moved since; else 0."""
+    _levels: tuple[list[Level], list[Level]] = attrs.field(factory=lambda: ([], []))
+    _levels_left: int = 0
 
     def __attrs_post_init__(self) -> None:
         options = self.options
@@ -84,6 +98,9 @@ class Backtest:
         self.loss = DailyLoss(options.parameters.daily_loss_limit)
         for place, info in enumerate(self.tape.markets):
             self._open(place, info)
+        for room in self.rooms:
+            event = event_of(room.ticker)
+            room.sisters = [r for r in self.rooms if r is not room and event and event_of(r.ticker) == event]
 
     @property
     def now(self) -> Micros:
@@ -94,6 +111,8 @@ class Backtest:
         return self.agenda.now
 
     def _mark(self, room: Room) -> None:
+        """Something of ours changed, or time has come: the engine has to be asked."""
+        room.quiet = None
         self._dirty[room.place] = room
 
     def _open(self, place: int, info: TapeMarket) -> None:
@@ -106,6 +125,7 @@ class Backtest:
         self.core.listed[info.ticker] = market
         self.core.schedules[info.ticker] = info.fees
         self.floor.books[info.ticker] = paper.book
+        self.floor.exposure.know_market(info.ticker)
         room = Room(place, info, paper, self.floor.add_market(market))
         self.rooms.append(room)
         self.by_ticker[info.ticker] = room
@@ -117,98 +137,185 @@ class Backtest:
 
         Raises `InvariantError` when the tape goes back in time, `BookOutOfSync` when it does not fit itself.
         """
-        tape, rooms = self.tape, self.rooms
-        level: list[list[tuple[Price, Count]]] = [[], []]
-        left = 0
-        columns = zip(tape.at, tape.kind, tape.market, tape.price, tape.count, tape.ts, strict=True)
-        for row, (at, kind, place, price, count, ts) in enumerate(columns):
-            if at != self.now:
-                self._advance(at)
-                if on_progress is not None and not row & 0xFFF:
-                    on_progress(row)
-            room = rooms[place]
-            if kind == 3 or kind == 4:
-                self._delta(room, Side.BID if kind == 3 else Side.ASK, price, count)
-            elif kind == 0:
-                left, level = count, [[], []]
-                if not left:
-                    self._snapshot(room, [], [])
-            elif kind <= 2:
-                level[kind - 1].append((Price(price), Count(count)))
-                left -= 1
-                if not left:
-                    self._snapshot(room, level[0], level[1])
-            else:
-                self._other(room, kind, Price(price), Count(count), Micros(ts))
+        rows = len(self.tape)
+        for begin in range(0, rows, CHUNK):
+            self._fold(begin, min(begin + CHUNK, rows))
+            if on_progress is not None:
+                on_progress(min(begin + CHUNK, rows))
         self._finish_read()
+
+    def _fold(self, begin: int, end: int) -> None:
+        """Some rows. What plainly concerns nobody but the book is done here, without a call; the rest is `_delta`'s."""
+        tape, rooms, dirty, watcher = self.tape, self.rooms, self._dirty, self.watcher
+        agenda, heap = self.agenda, self.agenda.heap
+        now = agenda.now
+        columns = (column[begin:end] for column in (tape.at, tape.kind, tape.market, tape.price, tape.count))
+        for row, (at, kind, place, price, count) in enumerate(zip(*columns, strict=True), begin):
+            if at != now:
+                if dirty or at < now or at >= watcher.due or (heap and heap[0][0] <= at):
+                    self._advance(at)
+                agenda.now = now = Micros(at)
+            room = rooms[place]
+            if kind == 3:
+                lane, book = room.bids, room.book
+                best = book.best_bid
+                if (
+                    best is None
+                    or price in lane.hot
+                    or price >= lane.meets
+                    or (price == best and price < lane.mine)
+                ):
+                    self._delta(room, Side.BID, price, count)
+                    continue
+                levels = book.bids
+                left = levels.get(price, 0) + count
+                if left > 0:
+                    levels[price] = left
+                    if price > best:
+                        book.best_bid = price
+                        dirty[place] = room
+                elif left or not book.is_synced:
+                    self._delta(room, Side.BID, price, count)
+                else:
+                    levels.pop(price, None)
+                    if price == best:
+                        book.best_bid = max(levels, default=None)
+                        dirty[place] = room
+            elif kind == 4:
+                lane, book = room.asks, room.book
+                best = book.best_ask
+                if (
+                    best is None
+                    or price in lane.hot
+                    or price <= lane.meets
+                    or (price == best and price > lane.mine)
+                ):
+                    self._delta(room, Side.ASK, price, count)
+                    continue
+                levels = book.asks
+                left = levels.get(price, 0) + count
+                if left > 0:
+                    levels[price] = left
+                    if price < best:
+                        book.best_ask = price
+                        dirty[place] = room
+                elif left or not book.is_synced:
+                    self._delta(room, Side.ASK, price, count)
+                else:
+                    levels.pop(price, None)
+                    if price == best:
+                        book.best_ask = min(levels, default=None)
+                        dirty[place] = room
+            elif kind <= 2:
+                self._level(room, kind, price, count)
+            else:
+                self._other(room, kind, Price(price), Count(count), Micros(tape.ts[row]))
+
+    def _level(self, room: Room, kind: int, price: int, count: int) -> None:
+        """A row of a snapshot; with its last one the book is there."""
+        if kind == Kind.SNAPSHOT:
+            self._levels_left, self._levels = count, ([], [])
+        else:
+            self._levels[kind - 1].append((Price(price), Count(count)))
+            self._levels_left -= 1
+        if not self._levels_left:
+            self._snapshot(room, *self._levels)
 
     def _advance(self, at: int) -> None:
         """Finish what was read, and let everything happen that is due before `at` or at it."""
-        if at < self.now:
-            raise InvariantError(f"the tape goes back in time: {at} after {self.now}")
+        agenda, heap, watcher = self.agenda, self.agenda.heap, self.watcher
+        if at < agenda.now:
+            raise InvariantError(f"the tape goes back in time: {at} after {agenda.now}")
         self._finish_read()
-        agenda, heap = self.agenda, self.agenda.heap
         while heap and heap[0][0] <= at:
             moment = heap[0][0]
             if moment > agenda.now:
-                self.watcher.on_time(Micros(moment))
+                if moment >= watcher.due:
+                    watcher.on_time(Micros(moment))
                 agenda.now = Micros(moment)
             while heap and heap[0][0] == moment:  # what arrives together is seen together
                 heapq.heappop(heap)[2]()
             self._finish_read()
-        if at > agenda.now:
-            self.watcher.on_time(Micros(at))
-            agenda.now = Micros(at)
+        if at >= watcher.due:
+            watcher.on_time(Micros(at))
+        agenda.now = Micros(at)
 
     def _finish_read(self) -> None:
-        """Decide once for every market that changed."""
-        if self.options.decide_always:
-            self._dirty.update((room.place, room) for room in self.rooms if not room.is_over)
-        while self._dirty:
-            marked, self._dirty = self._dirty, {}
-            for room in marked.values():
-                if room.is_over:
-                    continue
-                book = room.paper.book
-                room.twice_mid = book.twice_mid if book.is_synced and not book.is_crossed else None
-                room.last_twice_mid = room.twice_mid or room.last_twice_mid
-                if not self.options.decides_nothing:
-                    self._decide(room)
+        """Decide once for every market that changed, where the last decision may not stand."""
+        dirty, options = self._dirty, self.options
+        if options.decide_always:
+            for room in self.rooms:
+                if not room.is_over:
+                    self._mark(room)
+        if dirty and self._rests_since:
+            self._watch_again()
+        while dirty:
+            marked = list(dirty.values())
+            dirty.clear()
+            asked = [room for room in marked if not room.is_over and not self._stands(room)]
+            if options.decides_nothing:
+                continue
+            if len(asked) > 1 and any(room.sisters for room in asked):
+                # All decide before the first write is let go, and that one by its urgency: what it leaves the sisters
+                # is seen when they look again just before they send.
+                asked.sort(key=lambda room: self._most_urgent(self._look(room)))
+            for room in asked:
+                self._decide(room)
+
+    def _stands(self, room: Room) -> bool:
+        """Note the mid; whether the engine, asked now, would say what it said last."""
+        book = room.book
+        bid, ask = book.best_bid, book.best_ask
+        if bid is None or ask is None or bid >= ask or not book.is_synced:
+            room.twice_mid = None
+            return False
+        room.twice_mid = room.last_twice_mid = bid + ask
+        quiet = room.quiet
+        return quiet is not None and not self._is_tight and quiet.stands(bid, ask, room.average)
+
+    @staticmethod
+    def _most_urgent(decision: Decision) -> int:
+        return min(urgency(decision.plan(side).commands) for side in Side)
 
     # --- what the tape says ---
 
     def _delta(self, room: Room, side: Side, price: int, change: int) -> None:
-        paper, book = room.paper, room.paper.book
+        """A change of a level that may concern our orders."""
+        paper, book = room.paper, room.book
+        lane = room.bids if side is Side.BID else room.asks
         before = book.best_bid if side is Side.BID else book.best_ask
-        if room.own_prices or paper.is_touched:
-            done = paper.delta(side, Price(price), Count(change), self.now)
-            if done:
-                self._executed(room, done)
-            if price in room.own_prices:
-                self._dirty[room.place] = room
-        else:
-            book.apply_delta(side, Price(price), Count(change))
+        done = paper.delta(side, Price(price), Count(change), self.agenda.now)
+        if done:
+            self._executed(room, done)
+        elif price in lane.hot and price not in room.own_prices:
+            lane.refresh()
         after = book.best_bid if side is Side.BID else book.best_ask
-        if after != before:
+        if after != before or (room.quiet is None and price in room.own_prices):
             self._dirty[room.place] = room
 
-    def _snapshot(self, room: Room, bids: list[tuple[Price, Count]], asks: list[tuple[Price, Count]]) -> None:
+    def _snapshot(self, room: Room, bids: list[Level], asks: list[Level]) -> None:
         self._executed(room, room.paper.snapshot(bids, asks))
+        room.refresh()
         self._dirty[room.place] = room
 
     def _other(self, room: Room, kind: int, price: Price, count: Count, ts: Micros) -> None:
-        if kind in (5, 6):
-            trade = room.paper.print_of(room.ticker, price, count, kind == 5, ts, self.agenda.next_number())
+        if kind in (Kind.BOUGHT, Kind.SOLD):
+            bought = kind == Kind.BOUGHT
+            trade = room.paper.print_of(room.ticker, price, count, bought, ts, self.agenda.next_number())
             self._executed(room, room.paper.trade(trade, self.now))
             room.maker.on_trade(trade)
-        elif kind == 7:
+            room.average = room.maker.mid.mark
+            room.refresh()
+        elif kind == Kind.LAST_PRICE:
             if not room.info.has_trades:
                 room.maker.mid.feed(price)
-        elif kind == 8:
+                room.average = room.maker.mid.mark
+        elif kind == Kind.STALE:
             room.paper.mark_out_of_sync()
+            room.quiet = None
         else:
-            status = {9: MarketStatus.CLOSED, 10: MarketStatus.INACTIVE, 11: MarketStatus.ACTIVE}[kind]
-            self._change_status(room, status)
+            self._change_status(room, _STATUS[Kind(kind)])
+            room.quiet = None
         self._dirty[room.place] = room
 
     def _change_status(self, room: Room, status: MarketStatus) -> None:
@@ -236,42 +343,83 @@ class Backtest:
             if isinstance(event, Fill):
                 self.floor.apply_fill(event)
                 room = self.by_ticker[event.ticker]
-                self._dirty[room.place] = room
+                self._ours_changed(room)
                 self.watcher.on_fill(room, event)
                 if not self._is_watching:
                     self._is_watching = True
                     self.agenda.later(MONITOR_EVERY, self._monitor)
             elif isinstance(event, OrderReport):
                 self.desk.on_report(event)
+                room = self.by_ticker[event.ticker]
+                self._mark(room)
+                room.refresh()
 
     def _order_changed(self, ticker: MarketTicker) -> None:
         self.floor.update_exposure(ticker)
-        room = self.by_ticker[ticker]
-        room.own_prices = frozenset(o.price for o in self.desk.live.values() if o.ticker == ticker)
-        self._dirty[room.place] = room
+        self._ours_changed(self.by_ticker[ticker])
+
+    def _ours_changed(self, room: Room) -> None:
+        """An order or the position of a market: it and its sisters are to be looked at."""
+        self._is_tight = self._may_bind()
+        room.own_prices = frozenset(o.price for o in self.desk.of_market(room.ticker))
+        room.refresh()
+        self._mark(room)
+
+        for sister in room.sisters:
+            self._mark(sister)
+
+    # --- the limits over all markets ---
+
+    def _may_bind(self) -> bool:
+        """Whether a limit over all markets or events could hold some quote back: then every change is looked at."""
+        limits, exposure = self.options.parameters.risk_limits, self.floor.exposure
+        if self.floor.is_tight or limits.night is not None:
+            return True
+        shared = [limit for limit in (limits.series, limits.day, limits.portfolio) if limit is not None]
+        most = self.options.parameters.size_per_fill * DOLLAR  # that one quote can add
+        return bool(shared) and exposure.portfolio.total + most > min(shared)
 
     def _monitor(self) -> None:
-        """The limits over all markets, once a second while anything is held."""
+        """Once a second while anything is held. Where nothing moves it says the same, and rests."""
         floor = self.floor
-        if self.loss.observe(floor.marked_pnl(), eastern_date(self.now)):
+        if self.loss.limit is not None and self.loss.observe(floor.marked_pnl(), eastern_date(self.now)):
             floor.hold_all("loss", "daily loss limit")
+            self._mark_all()
         at_risk: dict[MarketTicker, tuple[Count, Money]] = {}
         for ticker, history in floor.positions.histories.items():
-            inventory, mark = history.state, floor.mark_of(ticker)
-            if not inventory.is_flat and mark is not None and not self.by_ticker[ticker].is_over:
-                at_risk[ticker] = (inventory.net, inventory.mae_value(mark))
+            if history.state.is_flat or self.by_ticker[ticker].is_over:
+                continue
+            mark = floor.mark_of(ticker)
+            if mark is not None:
+                at_risk[ticker] = (history.state.net, history.state.mae_value(mark))
         was_tripped = self.mae.is_tripped
         verdict = self.mae.observe(at_risk, self.now)
         if verdict.just_tripped:
             floor.hold_all("portfolio", "portfolio MAE limit")
         elif was_tripped and not verdict.is_tripped:
             floor.lift_all("portfolio")
+        if was_tripped != verdict.is_tripped:
+            self._mark_all()
         for ticker in verdict.flatten:
             floor.makers[ticker].flatten(FlattenReason.PORTFOLIO_MAE)
-            self._dirty[self.by_ticker[ticker].place] = self.by_ticker[ticker]
+            self._mark(self.by_ticker[ticker])
         self._is_watching = bool(at_risk) or self.mae.is_tripped
-        if self._is_watching:
+        if not self._is_watching:
+            return
+        if self.mae.is_tripped or self.mae.breach_since is not None or self.loss.limit is not None:
             self.agenda.later(MONITOR_EVERY, self._monitor)
+        else:
+            self._rests_since = self.now
+
+    def _watch_again(self) -> None:
+        """Something moved: the next look is where it would have been without the rest."""
+        past = self.now - self._rests_since
+        self._rests_since = Micros(0)
+        self.agenda.later(MONITOR_EVERY - past % MONITOR_EVERY, self._monitor)
+
+    def _mark_all(self) -> None:
+        for room in self.rooms:
+            self._mark(room)
 
     def _tell_triggers(self, room: Room) -> None:
         for reason, _, _ in room.maker.take_triggers():
@@ -307,18 +455,20 @@ class Backtest:
             room.maker.plan_sent(side, plan, self.now)
             self.errands.send(room, side, plan.commands)
             # What was just sent counts against the limits, and may move the churn brake: decide anew.
-            self._dirty[room.place] = room
+            self._mark(room)
             return
         if decision.exit is not None and not room.is_exiting:
             self.errands.send_exit(room, decision.exit.side, decision.exit.price, decision.exit.count)
+        if not self.options.decide_always:
+            room.quiet = quiet_after(room.maker, room.paper, room.busy, decision, self.now)
         due = [d for d in (decision.wake_at, *room.holds_until.values()) if d is not None]
         if due:
             at = max(min(due), self.now + LEAST_REST)
             if not room.wake_at or at < room.wake_at:
                 room.wake_at = at
-                self.agenda.later(at - self.now, lambda: self._wake(room))
+                self.agenda.later(at - self.now, lambda: self._wake(room, at))
 
-    def _wake(self, room: Room) -> None:
-        if room.wake_at <= self.now:
+    def _wake(self, room: Room, at: int) -> None:
+        if room.wake_at == at:  # else an earlier one has taken its place, and made a new appointment
             room.wake_at = 0
-        self._dirty[room.place] = room
+            self._mark(room)

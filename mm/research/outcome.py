@@ -22,7 +22,7 @@ from mm.engine.backtest.result import NO_TO, YES_FROM, SettlementSource
 from mm.research.fills import FillModel
 from mm.research.loop import Backtest
 from mm.research.options import BacktestOptions
-from mm.research.room import Room, Watcher
+from mm.research.room import NEVER, Room, Watcher
 from mm.research.tape import Tape
 
 HORIZONS: Final[tuple[Micros, ...]] = tuple(Micros(s * SECOND) for s in (1, 5, 30, 300))
@@ -82,7 +82,6 @@ class MarketOutcome:
     """One market's result."""
 
     ticker: MarketTicker
-    rows: int
     settlement_price: Price
     settlement_source: SettlementSource
     fills: tuple[FillOutcome, ...]
@@ -173,7 +172,7 @@ class Observer(Watcher):
     _equity: list[tuple[Micros, Money]] = attrs.field(factory=list)
     _run: Backtest | None = None
     _next_sample: int = 0
-    _next_due: int = 1 << 62
+    _next_due: int = NEVER
     _looks: list[tuple[int, int, int, int]] = attrs.field(factory=list)
     """(next look at a market, its place, every so long, until then), a heap."""
 
@@ -185,6 +184,8 @@ class Observer(Watcher):
                 step = max(SECOND // 4, (last - first) // MARKET_SAMPLES)
                 heapq.heappush(self._looks, (first + 1, place, step, last))
 
+        self._set_due()
+
     def on_time(self, now: Micros) -> None:
         """See `Watcher`."""
         if now > self._next_due:
@@ -193,10 +194,15 @@ class Observer(Watcher):
             self._look(now)
         if now >= self._next_sample:
             self._sample(now)
+        self._set_due()
+
+    def _set_due(self) -> None:
+        look = self._looks[0][0] if self._looks else NEVER
+        self.due = min(self._next_due + 1, look, self._next_sample)
 
     def _look_back(self, now: int) -> None:
         """Marks that have come due: the mid as it stood then is the mid now, nothing has happened since."""
-        self._next_due = 1 << 62
+        self._next_due = NEVER
         for horizon, waiting in self._due.items():
             while waiting and waiting[0][0] < now:
                 _, room, fill = waiting.popleft()
@@ -247,6 +253,7 @@ class Observer(Watcher):
         for horizon, waiting in self._due.items():
             waiting.append((fill.ts + horizon, room, outcome))
             self._next_due = min(self._next_due, fill.ts + horizon)
+        self._set_due()
 
     def on_trigger(self, ticker: MarketTicker, reason: FlattenReason, now: Micros) -> None:
         """See `Watcher`."""
@@ -285,7 +292,6 @@ class Observer(Watcher):
             triggers[reason] = triggers.get(reason, 0) + 1
         found = MarketOutcome(
             ticker=room.ticker,
-            rows=room.rows,
             settlement_price=value,
             settlement_source=source,
             fills=fills,

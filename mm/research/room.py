@@ -1,21 +1,30 @@
 """One market of a run, and what whoever watches a run is told. How it moves is `loop`'s."""
 
+from typing import Final
+
 import attrs
 
+from mm.domain.book import OrderBook
 from mm.domain.commands import Command, FlattenReason
 from mm.domain.fill import Fill
-from mm.domain.numbers import Micros
+from mm.domain.numbers import DOLLAR, Micros, Price
 from mm.domain.order import MarketTicker, Order, Side
 from mm.engine.quoter import Decision, MarketMaker
 from mm.research.fills import ModelMarket
+from mm.research.quiet import Quiet
 from mm.research.tape import TapeMarket
+
+NEVER: Final = 1 << 62
 
 
 class Watcher:
     """What wants to know of a run. Every method may be left as it is."""
 
+    due: int = NEVER
+    """From when on `on_time` is called; whoever watches moves it."""
+
     def on_time(self, now: Micros) -> None:
-        """Everything up to and with the moment before `now` has happened."""
+        """Everything up to and with the moment before `now` has happened. Called when `due` has come."""
 
     def on_fill(self, room: "Room", fill: Fill) -> None:
         """A fill of ours, after the inventory moved."""
@@ -31,6 +40,32 @@ class Watcher:
 
     def on_trigger(self, ticker: MarketTicker, reason: FlattenReason, now: Micros) -> None:
         """A flatten began."""
+
+
+@attrs.define(eq=False)
+class Lane:
+    """One side of a market's book, and where a change of it concerns our orders at the exchange."""
+
+    room: "Room"
+    side: Side
+    hot: frozenset[int] = frozenset()
+    """Prices at which orders of ours stand, or of which something was taken or traded: never passed over."""
+    meets: int = 0
+    """Size that appears at this price, or beyond it, meets an order of ours on the other side."""
+    mine: int = 0
+    """The best price of our own orders on this side; beyond all prices when there is none."""
+
+    def refresh(self) -> None:
+        """Look at the orders anew: after anything that is not a plain change of a level."""
+        paper, side = self.room.paper, self.side
+        own, theirs = paper.orders[side], paper.orders[side.opposite]
+        self.hot = paper.touched_prices(side) | self.room.own_prices
+        if side is Side.BID:
+            self.mine = max((order.price for order in own), default=-1)
+            self.meets = min((order.price for order in theirs), default=DOLLAR + 1)
+        else:
+            self.mine = min((order.price for order in own), default=DOLLAR + 1)
+            self.meets = max((order.price for order in theirs), default=-1)
 
 
 @attrs.define(eq=False)
@@ -53,7 +88,26 @@ class Room:
     last_twice_mid: int | None = None
     """The last one that there was."""
     is_over: bool = False
-    rows: int = 0
+    sisters: "list[Room]" = attrs.field(factory=list)
+    """The other markets of its event: what we quote here may bind there."""
+    quiet: Quiet | None = None
+    """Within these bounds the engine would say again what it said last; None: it has to be asked."""
+    average: Price | None = None
+    """The engine's average of prints, as its rules see it."""
+    book: OrderBook = attrs.field(init=False)
+    """The recorded book, without our orders."""
+    bids: Lane = attrs.field(init=False)
+    asks: Lane = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.book = self.paper.book
+        self.bids, self.asks = Lane(self, Side.BID), Lane(self, Side.ASK)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Our orders at the exchange have changed."""
+        self.bids.refresh()
+        self.asks.refresh()
 
     @property
     def ticker(self) -> MarketTicker:
