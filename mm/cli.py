@@ -169,6 +169,36 @@ def guard() -> int:
 
 
 @app.command
+def doctor(
+    *,
+    live_readiness: Annotated[bool, Parameter(negative="")] = False,
+    test_alerts: Annotated[bool, Parameter(negative="")] = False,
+    json: Annotated[bool, Parameter(negative="")] = False,
+) -> int:
+    """Check everything that trading depends on, each line ok, warn or fail with what to do. Places nothing.
+
+    Args:
+        live_readiness: The checklist before real money instead, read from the ledger and the data folder.
+        test_alerts: Also send one test message by every configured way to people.
+        json: As one JSON document.
+    """
+    from mm.session.doctor import run_doctor
+    from mm.session.surroundings import live_surroundings
+    from mm.settings import load_settings
+
+    async def look() -> int:
+        return await run_doctor(
+            load_settings,
+            live_surroundings(),
+            as_json=json,
+            test_alerts=test_alerts,
+            live_readiness=live_readiness,
+        )
+
+    return _run_beside("", 1, look)
+
+
+@app.command
 def exchange(
     *,
     port: int = 0,
@@ -334,6 +364,11 @@ def simulate(
     trace: Path | None = None,
     json: Path | None = None,
     twice: int = 0,
+    shrink: bool = True,
+    crash_everywhere: str | None = None,
+    every: int = 1,
+    offset: int = 0,
+    point: str = "",
 ) -> int:
     """Play whole lives of the bot on a virtual clock, with faults and crashes, and check every invariant.
 
@@ -345,11 +380,27 @@ def simulate(
         trace: Write the whole trace of the seeds to this file.
         json: Write the results to this file; an unfinished one of the same code is gone on from.
         twice: Run the first so many seeds a second time and compare the traces' hashes.
+        shrink: Find the fewest faults that still make a failing seed fail.
+        crash_everywhere: A seed, or A-B: kill the bot at every step and every commit of that life, one world for each.
+        every: With --crash-everywhere: only every K-th step (and all commits).
+        offset: With --every: begin with step N + 1.
+        point: With --crash-everywhere: only this point (s17, c4), in this process; for --trace.
     """
     from mm.simulation.command import simulate as run_simulation
 
     return run_simulation(
-        seeds=seeds, full=full, jobs=jobs, minutes=minutes, trace=trace, json=json, twice=twice
+        seeds=seeds,
+        full=full,
+        jobs=jobs,
+        minutes=minutes,
+        trace=trace,
+        json=json,
+        twice=twice,
+        shrink=shrink,
+        crash_everywhere=crash_everywhere,
+        every=every,
+        offset=offset,
+        point=point,
     )
 
 
@@ -385,7 +436,7 @@ def report(
     )
 
 
-ledger_app = App(name="ledger", help="Look after the ledger: verify, archive, rebuild.")
+ledger_app = App(name="ledger", help="Look after the ledger: verify, backup, restore, archive, rebuild.")
 app.command(ledger_app)
 
 
@@ -419,6 +470,39 @@ def archive(*, days: int = 7) -> int:
     if days < 1:
         raise ConfigError([f"--days {days}: at least 1, as late fills may come"])
     return trio.run(archive_now, load_settings(), days)
+
+
+@ledger_app.command
+def backup(*, to: Path | None = None, keep: int = 14) -> int:
+    """Copy the ledger and verify the copy, beside a running bot or without one.
+
+    Args:
+        to: The folder; without it MM_DATA_DIR/backups.
+        keep: So many of the newest backups stay in that folder.
+    """
+    import trio
+
+    from mm.session.books import backup as backup_now
+    from mm.settings import load_settings
+
+    if keep < 1:
+        raise ConfigError([f"--keep {keep}: at least 1"])
+    return trio.run(backup_now, load_settings(), to, keep)
+
+
+@ledger_app.command
+def restore(*, file: Path | None = None) -> int:
+    """Put a backup in place of the ledger, which is moved aside. The bot must not run.
+
+    Args:
+        file: This backup; without it the newest under MM_DATA_DIR/backups.
+    """
+    import trio
+
+    from mm.session.books import restore_backup
+    from mm.settings import load_settings
+
+    return trio.run(restore_backup, load_settings(), file)
 
 
 @ledger_app.command

@@ -10,9 +10,10 @@ import attrs
 import orjson
 
 from mm.domain.errors import ConfigError
+from mm.simulation.everywhere import Choice, run_everywhere
 from mm.simulation.plan import KINDS, draw_plan
+from mm.simulation.play import Result, run_world
 from mm.simulation.run import Progress, Totals, resumed, run_seeds, shrunk
-from mm.simulation.world import Result, run_world
 
 SHRINK_MOST: Final = 3
 """Failing seeds whose schedule is shrunk."""
@@ -28,6 +29,10 @@ def simulate(
     json: Path | None = None,
     twice: int = 0,
     shrink: bool = True,
+    crash_everywhere: str | None = None,
+    every: int = 1,
+    offset: int = 0,
+    point: str = "",
 ) -> int:
     """Run seeds of the simulation; 0 when all held, 1 when one failed.
 
@@ -40,6 +45,10 @@ def simulate(
         json: Write the results here; an unfinished file of the same code is gone on from.
         twice: Run the first so many seeds a second time and compare the hashes.
         shrink: Shrink the fault schedule of failing seeds.
+        crash_everywhere: Instead, kill the bot at every point of these seeds' lives.
+        every: Of the steps take every so-manieth.
+        offset: Beginning with this one, from 0.
+        point: Only the point of this name, in this process.
     """
     numbers = parse_seeds(seeds)
     workers = jobs if jobs is not None else os.cpu_count() or 1
@@ -47,6 +56,10 @@ def simulate(
         raise ConfigError([f"--jobs {workers}: must be 1 or more"])
     if minutes is not None and minutes <= 0:
         raise ConfigError([f"--minutes {minutes:g}: must be above 0"])
+    if crash_everywhere is not None:
+        choice = Choice(every=every, offset=offset, only=point)
+        chosen = parse_seeds(crash_everywhere, "--crash-everywhere")
+        return run_everywhere(chosen, choice, jobs=workers, json=json, trace=trace)
     if trace is not None:
         return _trace(numbers, full, trace)
     totals = resumed(json, is_full=full) if json is not None else Totals()
@@ -80,15 +93,15 @@ def simulate(
     return 1 if totals.failures or unequal or interrupted else 0
 
 
-def parse_seeds(text: str) -> list[int]:
+def parse_seeds(text: str, option: str = "--seeds") -> list[int]:
     """`A-B` or `A`. Raises `ConfigError`."""
     first, dash, last = text.partition("-")
     try:
         low, high = int(first), int(last if dash else first)
     except ValueError:
-        raise ConfigError([f"--seeds {text!r}: A-B, or one number"]) from None
+        raise ConfigError([f"{option} {text!r}: A-B, or one number"]) from None
     if low > high:
-        raise ConfigError([f"--seeds {text!r}: the first is above the last"])
+        raise ConfigError([f"{option} {text!r}: the first is above the last"])
     return list(range(low, high + 1))
 
 
@@ -98,7 +111,7 @@ def _trace(numbers: list[int], full: bool, path: Path) -> int:
         for seed in numbers:
             plan = draw_plan(seed, is_full=full)
             file.write(f"{attrs.evolve(plan, faults=())}\n")
-            result = run_world(plan, write=lambda line: file.write(line + "\n"))
+            result = run_world(plan, write=lambda line: file.writelines((line, "\n")))
             failed |= bool(result.violations)
             sys.stdout.write(f"seed {seed}: {result.hash} {'failed' if result.violations else 'held'}\n")
             for violation in result.violations:

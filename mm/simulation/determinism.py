@@ -5,11 +5,9 @@ import os
 import random
 from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager
-from types import SimpleNamespace
 from typing import Any, Final
 from unittest import mock
 
-import httpcore._async.http11 as httpcore_http11
 import structlog
 import trio
 import trio._core._run as trio_run
@@ -23,7 +21,7 @@ LogSink = Callable[[Any, str, MutableMapping[str, Any]], Any]
 
 @contextmanager
 def pinned(seed: int, log_to: LogSink | None = None) -> Iterator[None]:
-    """Pin scheduler, randomness, the pool's clock and the garbage collector while the block runs.
+    """Pin scheduler, randomness and the garbage collector while the block runs.
 
     Args:
         seed: Seeds every source of chance that is not handed out explicitly.
@@ -41,7 +39,6 @@ def pinned(seed: int, log_to: LogSink | None = None) -> Iterator[None]:
     with (
         mock.patch.object(trio_run, SCHEDULER_FLAG, True),
         mock.patch.object(os, "urandom", bytes_source.randbytes),
-        mock.patch.object(httpcore_http11, "time", SimpleNamespace(monotonic=trio.current_time)),
     ):
         trio_run._r.seed(f"{seed}/scheduler")
         random.seed(f"{seed}/random")

@@ -25,6 +25,8 @@ class Disk:
     slow_until: float = 0.0
     is_full: bool = False
     commits: int = 0
+    on_commit: Callable[[], None] | None = None
+    """Called right after each commit, amid the step that made it."""
     _open: "_Connection | None" = None
     _committed: trio.Event = attrs.field(factory=trio.Event)
 
@@ -48,6 +50,16 @@ class Disk:
                 sqlite3.Connection.execute(self._open, "ROLLBACK")
             self._open.close()
 
+    def crash_in_commit(self) -> None:
+        """The power goes right after a commit, amid a step that is not over: what the step still does is for nothing."""
+        if self._open is not None:
+            self.image = self._open.serialize()
+            self._open = None
+
+    def calm(self) -> None:
+        """No trouble from now on."""
+        self.is_full, self.slow_until = False, 0.0
+
     def closing(self, connection: "_Connection") -> None:
         """Keep what the connection committed."""
         if self._open is connection:
@@ -64,6 +76,8 @@ class Disk:
         self.commits += 1
         self._committed.set()
         self._committed = trio.Event()
+        if self.on_commit is not None:
+            self.on_commit()
 
     async def run(self, work: Callable[[], T], /) -> T:
         """See `mm.ledger.Runner`."""

@@ -58,10 +58,14 @@ class Recorder(trio.abc.Instrument):
     """Called when the world has taken `MOST_STEPS`: something loops hot."""
     write: Callable[[str], None] | None = None
     """Gets the trace as text; None keeps only its hash."""
+    on_step: Callable[[str], None] | None = None
+    """Called before each step of a bot that lives, with the task's name; it may kill the bot."""
 
     def before_task_step(self, task: trio.lowlevel.Task) -> None:
         """Before every step of every task."""
         life = task.context.get(LIFE)
+        if life is not None and self.on_step is not None and not life.is_dead:
+            self.on_step(task.name)
         if life is not None and life.is_dead:
             self._stop(task, life)
             return

@@ -25,7 +25,7 @@ from mm.exchange.kalshi.subscriptions import Subscriptions
 from mm.exchange.port import NewOrder
 from mm.ledger.ledger import Ledger
 from mm.simulation.plan import draw_plan
-from mm.simulation.world import run_world
+from mm.simulation.play import run_world
 from mm.tasks import fence, resolve
 from mm.tasks.desk import OrderDesk, Outcome, Verdict
 from mm.tasks.feed import FeedHandler

@@ -1,16 +1,14 @@
 """The network between bot and exchange: latency, silence in either direction, refused and lost connects, DNS failure.
 
-Also the two ways in for the bot: `connect` for the WebSocket, and an httpx transport whose real pool dials here.
+The bot's own adapter dials here, for requests and for the WebSocket.
 """
 
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from random import Random
-from typing import Any, Final, final
+from typing import Final
 
 import attrs
-import httpcore
-import httpx
 import trio
 
 from mm.simulation.streams import MemoryStream, Pipe
@@ -79,79 +77,3 @@ class Network:
 
     def _arrival(self, direction: int) -> float:
         return max(trio.current_time() + self._delay(), self.silent_until[direction])
-
-
-@final
-@attrs.define(eq=False)
-class _PoolStream(httpcore.AsyncNetworkStream):
-    """A stream as httpcore wants it."""
-
-    _stream: MemoryStream
-
-    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        try:
-            with trio.fail_after(_seconds(timeout)):
-                return await self._stream.receive_some(max_bytes)
-        except trio.TooSlowError as exc:
-            raise httpcore.ReadTimeout(exc) from exc
-        except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
-            raise httpcore.ReadError(exc) from exc
-
-    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        try:
-            with trio.fail_after(_seconds(timeout)):
-                await self._stream.send_all(buffer)
-        except trio.TooSlowError as exc:
-            raise httpcore.WriteTimeout(exc) from exc
-        except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
-            raise httpcore.WriteError(exc) from exc
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()
-
-    def get_extra_info(self, info: str) -> Any:
-        return self._stream.is_readable() if info == "is_readable" else None
-
-
-@final
-@attrs.define(eq=False)
-class _Backend(httpcore.AsyncNetworkBackend):
-    """Where httpcore's pool dials."""
-
-    _dial: Callable[[str, int], Any]
-
-    async def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: Iterable[Any] | None = None,
-    ) -> httpcore.AsyncNetworkStream:
-        del local_address, socket_options
-        try:
-            with trio.fail_after(_seconds(timeout)):
-                return _PoolStream(await self._dial(host, port))
-        except trio.TooSlowError as exc:
-            raise httpcore.ConnectTimeout(exc) from exc
-        except OSError as exc:
-            raise httpcore.ConnectError(exc) from exc
-
-    async def sleep(self, seconds: float) -> None:
-        await trio.sleep(seconds)
-
-
-def _seconds(timeout: float | None) -> float:
-    return float("inf") if timeout is None else timeout
-
-
-def http_transport(dial: Callable[[str, int], Any]) -> httpx.AsyncHTTPTransport:
-    """httpx's own transport and pool, as the adapter makes them, over `dial`."""
-    transport = httpx.AsyncHTTPTransport(verify=False)
-    transport._pool = httpcore.AsyncConnectionPool(
-        max_connections=20,
-        max_keepalive_connections=20,
-        keepalive_expiry=20.0,
-        network_backend=_Backend(dial),
-    )
-    return transport

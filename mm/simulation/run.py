@@ -15,7 +15,7 @@ import orjson
 
 import mm
 from mm.simulation.plan import draw_plan
-from mm.simulation.world import Result, run_world
+from mm.simulation.play import Result, run_world
 
 SEEDS_A_PROCESS: Final = 60
 """Then a worker is replaced: memory of worlds gone by is not kept for ever."""

@@ -8,6 +8,7 @@ import attrs
 import orjson
 import trio
 
+from mm.domain.numbers import Micros
 from mm.exchange.embedded.server.faults import KINDS as RULES
 from mm.exchange.embedded.server.faults import Rule
 from mm.exchange.embedded.server.http import Request
@@ -50,23 +51,37 @@ class Trouble:
     clock: BotClock
     counts: Counter[str] = attrs.field(factory=Counter)
     """Faults that were carried out, by kind."""
+    scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
 
     async def run(self, faults: tuple[Fault, ...], note: Callable[[str], None]) -> None:
         """Carry everything out in its time; returns when the last fault has begun and ended."""
-        async with trio.open_nursery() as nursery:
-            for fault in faults:
-                await trio.sleep_until(fault.at)
-                note(f"fault {fault.text()}")
-                self.counts[fault.kind] += 1
-                nursery.start_soon(self._one, fault)
+        with self.scope:
+            async with trio.open_nursery() as nursery:
+                for fault in faults:
+                    await trio.sleep_until(fault.at)
+                    note(f"fault {fault.text()}")
+                    self.counts[fault.kind] += 1
+                    nursery.start_soon(self._one, fault)
+
+    def end(self) -> None:
+        """Calm: what still goes wrong ends now, and nothing new begins."""
+        self.scope.cancel(reason="calm")
+        self.network.calm()
+        self.disk.calm()
+        self.server.hub.drop_next.clear()
+        self.server.control._out_until = Micros(
+            0
+        )  # an outage of no length would cut all connections once more
 
     async def _one(self, fault: Fault) -> None:
         until = trio.current_time() + fault.lasts
         undo = self._begin(fault, until)
         self.server.driver.batch_done()
-        await trio.sleep_until(until)
-        undo()
-        self.server.driver.batch_done()
+        try:
+            await trio.sleep_until(until)
+        finally:
+            undo()
+            self.server.driver.batch_done()
 
     def _begin(self, fault: Fault, until: float) -> Callable[[], None]:
         kind, fields = fault.kind, dict(fault.fields)

@@ -1,29 +1,23 @@
 """One seed's world: exchange, network and disk at one end, the real session at the other, everything in one `trio.run`."""
 
 import itertools
-import shutil
-import tempfile
-import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
-from typing import Any, Final
-from unittest import mock
+from typing import Final
 
 import attrs
 import trio
-import trio.testing
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from mm.domain import order as orders
 from mm.domain.errors import ConfigError
 from mm.domain.numbers import CONTRACT, Count, Micros, Money
 from mm.domain.order import ClientOrderId, Side
 from mm.exchange.embedded.core.ids import UuidSource
 from mm.exchange.embedded.core.model import OrderRequest
+from mm.exchange.embedded.core.rules import Refused
 from mm.exchange.embedded.server.server import ExchangeServer, open_exchange_server
 from mm.exchange.embedded.slate.generated import GeneratedSlate, SlateSize
 from mm.session.run import RunOptions, run_session
@@ -31,12 +25,11 @@ from mm.session.summary import ExitCode, Summary
 from mm.session.surroundings import Surroundings
 from mm.session.trading import Trading
 from mm.settings import Settings, load_settings
-from mm.simulation.determinism import pinned
 from mm.simulation.disk import Disk
-from mm.simulation.hunter import Hunter
-from mm.simulation.invariants import FOREIGN, Violation, Watch
+from mm.simulation.hunter import HUNTER, Hunter
+from mm.simulation.invariants import FOREIGN, Watch
 from mm.simulation.lives import LIFE, Life, Recorder
-from mm.simulation.network import Network, http_transport
+from mm.simulation.network import Network
 from mm.simulation.plan import Crash, Plan
 from mm.simulation.streams import MemoryStream
 from mm.simulation.trouble import BotClock, Trouble
@@ -63,25 +56,6 @@ EXPECTED_ENDS: Final = (
 """What may end a bot by itself in a world with faults; anything else is a bug."""
 
 
-@attrs.frozen(kw_only=True)
-class Result:
-    """What a seed came to."""
-
-    seed: int
-    is_full: bool
-    hash: str
-    violations: tuple[Violation, ...]
-    simulated_s: float
-    wall_s: float
-    steps: int
-    events: int
-    orders: int
-    fills: int
-    crashes: int
-    faults: dict[str, int]
-    transitions: dict[str, int]
-
-
 @attrs.define(eq=False, kw_only=True)
 class World:
     """Builds and plays one plan."""
@@ -101,7 +75,16 @@ class World:
     faults: Counter[str] = attrs.field(factory=Counter)
     transitions: Counter[str] = attrs.field(factory=Counter)
     """Moves of orders through the state table."""
+    ended_at: float = 0.0
+    healed_s: float = 0.0
+    """How long the calm took to be one."""
+    on_over: Callable[[BaseException | None], None] = lambda problem: None
+    """Called when the world is over, with what it failed with."""
+    _course: trio.CancelScope = attrs.field(factory=trio.CancelScope)
+    """The plan's course of things; ended early when the bot is killed at a point of its own."""
+    _is_killed: bool = False
     _trading: Trading | None = None
+    _trouble: Trouble = attrs.field(init=False)
     _summary: Summary | None = None
     _ended: trio.Event = attrs.field(factory=trio.Event)
 
@@ -162,6 +145,45 @@ class World:
                     await self._play(nursery)
         except trio.TooSlowError:
             self.watch.fail("stuck", f"not over after {LAST_S:g} s")
+        except BaseException as exc:
+            self.on_over(exc)
+            raise
+        self.on_over(None)
+
+    @property
+    def now(self) -> float:
+        """Virtual seconds."""
+        return trio.current_time()
+
+    @property
+    def can_be_killed(self) -> bool:
+        """A bot runs, and nothing is decided yet."""
+        return (
+            bool(self.lives)
+            and not self.lives[-1].is_dead
+            and not self._ended.is_set()
+            and not self.recorder.is_over
+        )
+
+    def kill_here(self, *, is_in_commit: bool) -> None:
+        """The bot dies in this very moment, and the plan is left: calm, one more start, the verdict."""
+        self._is_killed = True
+        self.recorder.note("killed")
+        self.crashes += 1
+        self.lives[-1].crash(reset=False)
+        if is_in_commit:
+            self.disk.crash_in_commit()
+        else:
+            self.disk.crash()
+        self._trading = None
+        self._course.cancel(reason="the bot was killed")
+
+    def abandon(self) -> None:
+        """End the world without a verdict."""
+        self.recorder.is_over = True
+        for life in self.lives:
+            life.is_dead = True
+        self._course.cancel(reason="abandoned")
 
     def _hot(self, scope: trio.CancelScope) -> None:
         self.watch.fail("hot loop", "the world took more steps than any honest one")
@@ -172,20 +194,30 @@ class World:
 
     async def _play(self, nursery: trio.Nursery) -> None:
         traffic = await self._open(nursery)
-        trouble = Trouble(server=self.server, network=self.network, disk=self.disk, clock=self.clock)
-        self.faults = trouble.counts
-        nursery.start_soon(trouble.run, self.plan.faults, self.recorder.note)
+        self._trouble = Trouble(server=self.server, network=self.network, disk=self.disk, clock=self.clock)
+        self.faults = self._trouble.counts
+        nursery.start_soon(self._trouble.run, self.plan.faults, self.recorder.note)
         nursery.start_soon(self._look_inside)
-        await self._lives_with_trouble(nursery)
-        await self._heal(nursery)
-        traffic.cancel(reason="calm")
-        await self._compare_books()
-        await self._stop_bot()
+        with self._course:
+            await self._lives_with_trouble(nursery)
+            await self._to_the_end(nursery, traffic)
+        if self._is_killed:
+            await trio.sleep(RESTART_S)
+            self._start_bot(nursery)
+            await self._to_the_end(nursery, traffic)
         self._verdict()
         self.recorder.is_over = True
         for life in self.lives:
             self.recorder.release(life)
         nursery.cancel_scope.cancel(reason="the world is over")
+
+    async def _to_the_end(self, nursery: trio.Nursery, traffic: trio.CancelScope) -> None:
+        """No trouble any more: all must come in order, and the bot must leave nothing."""
+        self._trouble.end()
+        await self._heal(nursery)
+        traffic.cancel(reason="calm")
+        await self._compare_books()
+        await self._stop_bot()
 
     async def _open(self, nursery: trio.Nursery) -> trio.CancelScope:
         """The exchange with its traders; returns the scope that they live in."""
@@ -294,7 +326,6 @@ class World:
             random_below=self.chance(f"session/{life.number}").randrange,
             connect=connect,
             runner=self.disk.run,
-            transport=http_transport(connect),
             connect_ledger=self.disk.connect,
         )
         try:
@@ -330,9 +361,9 @@ class World:
 
     async def _heal(self, nursery: trio.Nursery) -> None:
         """The trouble is over: everything must be in order within `HEAL_S`."""
-        self.network.calm()
         self.recorder.note("calm")
-        deadline = trio.current_time() + HEAL_S
+        began = trio.current_time()
+        deadline = began + HEAL_S
         wrong = ["the bot is not trading"]
         while trio.current_time() < deadline:
             if self._ended.is_set():
@@ -342,11 +373,13 @@ class World:
             if self._trading is not None:
                 wrong = self.watch.not_healed(self._trading, self._bot_clock())
                 if not wrong:
+                    self.healed_s = trio.current_time() - began
                     return
             await trio.sleep(0.1)
         self.watch.fail("not healed", "; ".join(wrong))
 
     async def _compare_books(self) -> None:
+        self._touch_books()
         differing: dict[str, None] = {}
         if self._trading is not None:
             differing = dict.fromkeys(self._trading.floor.makers)
@@ -357,6 +390,23 @@ class World:
             await trio.sleep(0.02)
         for ticker in differing:
             self.watch.fail("book differs", ticker)
+
+    def _touch_books(self) -> None:
+        """One more change of every book: a frame that was lost shows as a gap with the next one, and not before."""
+        for ticker, state in sorted(self.server.core.markets().items()):
+            request = OrderRequest(
+                ticker=ticker,
+                side=Side.BID,
+                count=Count(CONTRACT),
+                price=state.grid.lowest,
+                post_only=True,
+                exchange_index=state.exchange_index,
+            )
+            try:
+                self.server.core.create(self._exchange_clock(), HUNTER, request)
+            except Refused:
+                continue  # it is over, or paused, or would trade
+        self.server.driver.batch_done()
 
     async def _stop_bot(self) -> None:
         """The operator's stop, and what must be true afterwards."""
@@ -405,56 +455,3 @@ def _settings(plan: Plan, pem: str) -> Settings:
         "WEB_ADDRESS": "off",
     }
     return load_settings({**fixed, **plan.settings}, environ={}, dotenv=Path("/nonexistent/.env"))
-
-
-@contextmanager
-def _count_moves(counts: Counter[str]) -> Iterator[None]:
-    """Count how often each transition of the orders' state table is taken."""
-    original = orders.next_state
-
-    def counting(state: orders.OrderState, event: orders.OrderEvent) -> orders.OrderState:
-        counts[f"{state.value} {event.value}"] += 1
-        return original(state, event)
-
-    with mock.patch.object(orders, "next_state", counting):
-        yield
-
-
-def run_world(plan: Plan, *, write: Any = None) -> Result:
-    """Play one world and judge it. Blocks; must not be called inside another `trio.run`.
-
-    Args:
-        plan: What happens.
-        write: Gets the trace line by line; None keeps only its hash.
-    """
-    started = time.perf_counter()
-    recorder = Recorder(write=write)
-    folder = Path(tempfile.mkdtemp(prefix="mm-sim-"))
-    world = World(plan=plan, recorder=recorder, folder=folder)
-    clock = trio.testing.MockClock(autojump_threshold=0)
-    try:
-        with pinned(plan.seed, recorder.log if write is not None else None), _count_moves(world.transitions):
-            trio.run(_run, world, clock=clock, instruments=[recorder])
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-    watch = world.watch
-    return Result(
-        seed=plan.seed,
-        is_full=plan.is_full,
-        hash=recorder.digest.hexdigest(),
-        violations=tuple(watch.violations),
-        simulated_s=clock.current_time(),
-        wall_s=time.perf_counter() - started,
-        steps=recorder.steps,
-        events=watch.events,
-        orders=watch.orders,
-        fills=watch.fills,
-        crashes=world.crashes,
-        faults=dict(sorted(world.faults.items())),
-        transitions=dict(sorted(world.transitions.items())),
-    )
-
-
-async def _run(world: World) -> None:
-    world.build()
-    await world.play()

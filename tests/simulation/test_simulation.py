@@ -8,7 +8,7 @@ import pytest
 
 from mm.simulation.mutants import MUTANTS
 from mm.simulation.plan import draw_plan
-from mm.simulation.world import Result, run_world
+from mm.simulation.play import Result, run_world
 
 
 def play(seed: int, *, is_full: bool = False) -> Result:
