@@ -3,10 +3,13 @@
 Triggering a group cancels its orders and refuses creates that arrive later, so it is the quickest and the surest way
 off the book. A triggered group is never reset (a reset would let creates still in flight land): going on means a new
 epoch with new groups, recorded and acknowledged before its first order.
+
+Groups carry no name of ours, so one whose answer was lost can be told from others' only by having come since we began.
 """
 
+from collections import Counter
 from collections.abc import Awaitable, Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 import attrs
 import structlog
@@ -14,10 +17,14 @@ import trio
 
 from mm.domain.order import GroupId
 from mm.exchange import endpoints
-from mm.exchange.port import Exchange, ExchangeError, NotRestingHere, RateLimited
+from mm.exchange.port import Exchange, ExchangeError, NotRestingHere, OutcomeUnknown, RateLimited
 from mm.tasks.budget import WriteBudget
 
 log = structlog.get_logger(__name__)
+
+
+CREATE_S: Final = 2.0
+"""How long the answer to a create is waited for, also by somebody who is being cancelled."""
 
 
 class GroupRecorder(Protocol):
@@ -58,6 +65,13 @@ class Fence:
     groups: dict[int, GroupId] = attrs.field(factory=dict)
     """exchange_index -> the present epoch's group."""
     triggered: set[GroupId] = attrs.field(factory=set)
+    _made: dict[int, GroupId] = attrs.field(factory=dict)
+    """Created and recorded, but not acknowledged yet: no order goes into it."""
+    _own: set[GroupId] = attrs.field(factory=set)
+    _others: frozenset[GroupId] | None = None
+    """What the account had before our first create: of earlier lives, or foreign."""
+    _lost: Counter[int] = attrs.field(factory=Counter)
+    """exchange_index -> creates without an answer."""
     _lock: trio.Lock = attrs.field(factory=trio.Lock)
 
     def is_current(self, group_id: GroupId | None) -> bool:
@@ -67,23 +81,77 @@ class Fence:
     async def group_for(self, exchange_index: int) -> GroupId:
         """The group that an order on this shard goes into; made, recorded and acknowledged when there is none.
 
-        Raises `ExchangeError` when it cannot be made; then nothing may be quoted. A cancellation in between may leave
-        an empty group behind, which start-up triggers and deletes.
+        Raises `ExchangeError` when it cannot be made; then nothing may be quoted. A cancellation in between waits for
+        the answer (`CREATE_S`), so that the group is known to `trigger_all` and to the next start.
         """
         async with self._lock:
-            found = self.groups.get(exchange_index)
-            if found is not None and found not in self.triggered:
-                return found
-            await self.budget.take_for_exit(self.budget.limits.cost(*endpoints.CREATE_GROUP), exchange_index)
-            group_id = await self.exchange.create_group(
-                contracts_limit=self.contracts_limit, exchange_index=exchange_index
-            )
-            self.recorder.record_group(group_id, exchange_index=exchange_index, epoch=self.epoch)
-            await self.recorder.flush()
-            await self.acknowledge(group_id, exchange_index)
-            self.groups[exchange_index] = group_id
-            log.info("order group opened", group=group_id, exchange_index=exchange_index, epoch=self.epoch)
-            return group_id
+            while (found := self.groups.get(exchange_index)) is None or found in self.triggered:
+                await self._find_lost(exchange_index)
+                group_id = self._made.get(exchange_index) or await self._create(exchange_index)
+                await self.recorder.flush()
+                await self.acknowledge(group_id, exchange_index)
+                if self._made.pop(exchange_index, None) is not None:  # else it was triggered meanwhile
+                    self.groups[exchange_index] = group_id
+                    log.info(
+                        "order group opened",
+                        group=group_id,
+                        exchange_index=exchange_index,
+                        epoch=self.epoch,
+                    )
+            return found
+
+    async def _create(self, exchange_index: int) -> GroupId:
+        if self._others is None:
+            self._others = frozenset(group.group_id for group in await self.exchange.groups())
+        cost = self.budget.limits.cost(*endpoints.CREATE_GROUP)
+        await self.budget.take_for_exit(cost, exchange_index)
+        await trio.lowlevel.checkpoint_if_cancelled()
+        group_id: GroupId | None = None
+        self._lost[exchange_index] += 1
+        with trio.move_on_after(CREATE_S, shield=True):
+            try:
+                group_id = await self.exchange.create_group(
+                    contracts_limit=self.contracts_limit, exchange_index=exchange_index
+                )
+            except OutcomeUnknown:
+                raise
+            except ExchangeError:
+                self._lost[exchange_index] -= 1  # a definite answer: there is none
+                raise
+        if group_id is None:
+            raise OutcomeUnknown(f"order group on shard {exchange_index}: no answer in {CREATE_S:g} s")
+        self._lost[exchange_index] -= 1
+        self._keep(group_id, exchange_index)
+        self._made[exchange_index] = group_id
+        return group_id
+
+    def _keep(self, group_id: GroupId, exchange_index: int) -> None:
+        self._own.add(group_id)
+        self.recorder.record_group(group_id, exchange_index=exchange_index, epoch=self.epoch)
+
+    async def _find_lost(self, exchange_index: int) -> None:
+        """Look for groups whose create got no answer, and trigger them. Raises `ExchangeError`.
+
+        They are empty, as nobody knew their ids. Where more groups have come than we lost, some are foreign, and none is
+        touched.
+        """
+        lost = self._lost[exchange_index]
+        if not lost or self._others is None:
+            return
+        found = [
+            group.group_id
+            for group in await self.exchange.groups()
+            if group.exchange_index == exchange_index and group.group_id not in self._others | self._own
+        ]
+        if len(found) > lost:
+            log.warning("order groups without an owner: left alone", groups=found, lost=lost)
+        else:
+            for group_id in found:
+                log.warning("order group found whose create was not answered", group=group_id)
+                self._keep(group_id, exchange_index)
+                if await trigger_group(self.exchange, self.budget, group_id, exchange_index):
+                    self.mark_triggered(group_id)
+        self._lost[exchange_index] = 0
 
     def mark_triggered(self, group_id: GroupId) -> None:
         """The venue says that this group was triggered (by us, by its limit, by a guardian)."""
@@ -98,15 +166,17 @@ class Fence:
 
         One failing shard does not stop the others.
         """
-        pending = {group: index for index, group in self.groups.items() if group not in self.triggered}
+        known = [*self.groups.items(), *self._made.items()]
+        pending = {group: index for index, group in known if group not in self.triggered}
         failed: list[GroupId] = []
         async with trio.open_nursery() as nursery:
             for group_id, exchange_index in pending.items():
                 nursery.start_soon(self._trigger, group_id, exchange_index, attempts, failed)
         if pending:
             log.warning("quotes pulled by group", reason=reason, epoch=self.epoch, failed=len(failed))
-        for index in [i for i, group in self.groups.items() if group in self.triggered]:
-            del self.groups[index]
+        for mapping in (self.groups, self._made):
+            for index in [i for i, group in mapping.items() if group in self.triggered]:
+                del mapping[index]
         self.epoch += 1
         return failed
 

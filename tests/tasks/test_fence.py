@@ -4,11 +4,11 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from fake_exchange import FakeExchange, refuse, slow, virtual_clock
+from fake_exchange import FakeExchange, lost_after, lost_before, refuse, slow, virtual_clock
 from mm.domain.order import GroupId
-from mm.exchange.port import ExchangeUnavailable, NotRestingHere, RateLimited
+from mm.exchange.port import ExchangeError, ExchangeUnavailable, NotRestingHere, OutcomeUnknown, RateLimited
 from mm.tasks.budget import WriteBudget
-from mm.tasks.fence import Fence
+from mm.tasks.fence import CREATE_S, Fence
 from task_rig import Records
 
 
@@ -164,3 +164,94 @@ async def test_nothing_is_quoted_when_no_group_can_be_made(autojump_clock: MockC
         await fence.group_for(0)
     assert fence.groups == {}
     assert await fence.group_for(0)
+
+
+# --- groups made half way ---
+
+
+async def test_a_cancelled_create_is_waited_for_and_the_group_is_known(autojump_clock: MockClock) -> None:
+    """Leaving in the middle of a create: the group is written down, and triggered with the others."""
+    exchange, records = FakeExchange(), Records()
+    exchange.always("create_group", slow(0.1, 0.5))
+
+    async def acknowledge(group_id: GroupId, index: int) -> None:
+        await trio.lowlevel.checkpoint()
+
+    fence = fence_on(exchange, records, acknowledge=acknowledge)
+    with trio.move_on_after(0.3):
+        await fence.group_for(0)
+    (group,) = exchange.group_index
+    assert (records.groups, fence.groups) == ([group], {})
+
+    assert await fence.trigger_all("leaving") == []
+
+    assert (exchange.triggered, records.triggered) == ({group}, [group])
+    assert await fence.group_for(0) != group
+
+
+async def test_an_exchange_that_does_not_answer_a_create_holds_up_no_exit(autojump_clock: MockClock) -> None:
+    """Not even a cancelled one waits longer than two seconds."""
+    exchange = FakeExchange()
+    exchange.always("create_group", slow(3_600.0))
+    fence = fence_on(exchange)
+    started = trio.current_time()
+    with trio.move_on_after(0.3):
+        with pytest.raises(OutcomeUnknown):
+            await fence.group_for(0)
+    assert trio.current_time() - started == pytest.approx(CREATE_S)
+
+
+@pytest.mark.parametrize("is_done", [True, False])
+async def test_a_group_whose_answer_was_lost_is_found_and_triggered(
+    autojump_clock: MockClock, is_done: bool
+) -> None:
+    """Before the next one is made; a create that never arrived leaves nothing to find."""
+    exchange, records = FakeExchange(), Records()
+    exchange.group_index[GroupId("foreign-and-older")] = 0
+    fence = fence_on(exchange, records)
+    exchange.script("create_group", lost_after() if is_done else lost_before())
+    with pytest.raises(ExchangeError):
+        await fence.group_for(0)
+    lost = set(exchange.group_index) - {GroupId("foreign-and-older")}
+
+    group = await fence.group_for(0)
+
+    assert len(lost) == is_done
+    assert group not in lost
+    assert exchange.triggered == set(records.triggered) == lost
+    assert set(records.groups) == {group, *lost}
+
+
+async def test_a_foreign_group_that_came_meanwhile_is_not_taken_for_a_lost_one(
+    autojump_clock: MockClock,
+) -> None:
+    """Two have come and one was lost: which is whose cannot be told, so both are left alone. They are empty of ours."""
+    exchange, records = FakeExchange(), Records()
+    fence = fence_on(exchange, records)
+    exchange.script("create_group", lost_after())
+    with pytest.raises(ExchangeError):
+        await fence.group_for(0)
+    exchange.group_index[GroupId("foreign-and-newer")] = 0
+
+    group = await fence.group_for(0)
+
+    assert (exchange.triggered, records.groups) == (set(), [group])
+
+
+async def test_a_group_that_no_guardian_took_is_used_at_the_next_try(autojump_clock: MockClock) -> None:
+    """One group, however often the guardian is missing."""
+    exchange, records = FakeExchange(), Records()
+    tries: list[GroupId] = []
+
+    async def acknowledge(group_id: GroupId, index: int) -> None:
+        tries.append(group_id)
+        if len(tries) < 3:
+            raise ExchangeUnavailable("no guardian")
+
+    fence = fence_on(exchange, records, acknowledge=acknowledge)
+    for _ in range(2):
+        with pytest.raises(ExchangeUnavailable):
+            await fence.group_for(0)
+
+    assert await fence.group_for(0) == tries[0] == tries[2]
+    assert records.groups == [tries[0]]
