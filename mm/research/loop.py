@@ -82,7 +82,12 @@ class Backtest:
     def __attrs_post_init__(self) -> None:
         options = self.options
         self.core = PaperCore(f"backtest{options.seed}", PaperAccount(CASH), is_listened=True)
-        self.floor = Floor(parameters=options.parameters, clock=self._clock, positions=Positions())
+        self.floor = Floor(
+            parameters=options.parameters,
+            clock=self._clock,
+            positions=Positions(),
+            strategies=options.strategies,
+        )
         self.floor.is_feed_up = True
         self.desk = self.floor.desk = make_desk(self.core, self._clock, self._order_changed)
         self.errands = Errands(

@@ -4,6 +4,7 @@ import attrs
 
 from mm.domain.numbers import Micros
 from mm.engine.parameters import StrategyParameters
+from mm.engine.strategies.registry import StrategyTable
 from mm.research.fills import TRADE_SHARE, FillModel
 
 
@@ -31,6 +32,8 @@ class BacktestOptions:
     """What a run may differ in."""
 
     parameters: StrategyParameters = attrs.field(factory=StrategyParameters)
+    strategies: StrategyTable = attrs.field(factory=StrategyTable)
+    """Which market gets which strategy."""
     model: FillModel = FillModel.QUEUE
     latency: Latency = attrs.field(factory=Latency)
     trade_share: float = TRADE_SHARE

@@ -14,6 +14,8 @@ from platformdirs import user_data_path
 
 from mm.domain.errors import ConfigError
 from mm.engine.parameters import PARAMETERS, StrategyParameters, build_parameters
+from mm.engine.strategies.registry import StrategyTable
+from mm.settings.strategies import load_strategies
 from mm.settings.table import SETTINGS, Environment, Secret, is_key_text
 
 _HOSTS: Final = {
@@ -37,6 +39,11 @@ class Settings:
     sources: Mapping[str, str] = attrs.field(factory=dict, repr=False)
     texts: Mapping[str, str] = attrs.field(factory=dict, repr=False)
     """As written, of settings and parameters that were given; secrets are left out."""
+
+    @property
+    def strategies(self) -> StrategyTable:
+        """Which market gets which strategy. Raises `ConfigError`, though not after `load_settings`."""
+        return load_strategies(self.values)
 
     def __getitem__(self, name: str) -> Any:
         return self.values[name]
@@ -172,6 +179,10 @@ def _check_together(settings: Settings, bad: Collection[str], *, has_loss_limit:
             for name in ("EMAIL_FROM", "SMTP_SERVER")
             if not settings[name] and name not in bad
         ]
+    try:
+        settings.strategies  # noqa: B018 - built to be checked
+    except ConfigError as exc:
+        problems += exc.problems
     live = settings.environment is Environment.PROD and settings["LIVE_TRADING_ENABLED"]
     if live and not has_loss_limit:
         problems.append("DAILY_LOSS_LIMIT is not set: live trading on prod needs one (dollars above 0)")

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import attrs
 
 from mm.domain.tickers import parse_date_token
+from mm.engine.risk.guards import Measure, Steps, parse_steps
 
 REDACTED: Final = "***"
 
@@ -144,6 +145,18 @@ def environment(value: str) -> Environment:
         raise ValueError("sim, demo or prod") from None
 
 
+def choice(*words: str) -> Callable[[str], str]:
+    """One of these words."""
+
+    def parse(value: str) -> str:
+        word = value.strip().lower()
+        if word not in words:
+            raise ValueError(" or ".join(words))
+        return word
+
+    return parse
+
+
 def tickers(value: str) -> tuple[str, ...]:
     """A comma separated list of series tickers."""
     found = tuple(dict.fromkeys(part.strip().upper() for part in value.split(",") if part.strip()))
@@ -267,6 +280,11 @@ def host_names(value: str) -> frozenset[str]:
     return found
 
 
+def guard_steps(measure: Measure) -> Callable[[str], Steps]:
+    """Steps of a guard, such as `20:widen,40:pull`."""
+    return lambda value: parse_steps(value, measure)
+
+
 def folder(value: str) -> Path | None:
     """A folder; empty means the platform's user data folder."""
     return Path(value.strip()).expanduser() if value.strip() else None
@@ -326,6 +344,13 @@ _ROWS: Final = (
         url("wss", "ws"),
         "URL ending in /trade-api/ws/v2",
         "WebSocket address instead of the venue's",
+    ),
+    _setting(
+        "SIGN_AHEAD",
+        "true",
+        boolean,
+        "true, false",
+        "signatures of orders are made ahead, up to 4 s before they are sent; false: each when it is sent",
     ),
     _setting(
         "BOT_NAME",
@@ -407,7 +432,32 @@ _ROWS: Final = (
         "false",
         boolean,
         "true, false",
-        "write every frame of the exchange's socket under MM_DATA_DIR/recordings, for replay and back-tests",
+        "write every frame of the exchange's socket, and every decision with what it was made from, under "
+        "MM_DATA_DIR/recordings, for replay and back-tests",
+    ),
+    _setting(
+        "INCIDENT_MINUTES",
+        "10",
+        number("0", "240"),
+        "0-240",
+        "so much of what was decided, and from what, is kept for `mm replay` and goes into an incident bundle; 0: none",
+        "min",
+    ),
+    _setting(
+        "INCIDENT_MAX_MB",
+        "64",
+        integer(1, 4_096),
+        "1-4096",
+        "most of what is kept for that on disk; a bundle is no larger (but for the log's end)",
+        "MB",
+    ),
+    _setting(
+        "INCIDENTS_KEPT",
+        "20",
+        integer(1, 1_000),
+        "1-1000",
+        "incident bundles under MM_DATA_DIR/incidents; the oldest goes when there are more",
+        "bundles",
     ),
     _setting(
         "WEB_ADDRESS",
@@ -424,6 +474,55 @@ _ROWS: Final = (
         "host names by which the dashboard may be asked for besides localhost and IP addresses (a proxy's, a container's)",
     ),
     _setting(
+        "GUARD_DRAWDOWN",
+        "",
+        guard_steps(Measure.DRAWDOWN),
+        "VALUE:REACTION,... or empty",
+        "guard on dollars below the best marked result of the day: widen, reduce-only, pull, flatten, stop; empty: off",
+    ),
+    _setting(
+        "GUARD_LOSS_RATE",
+        "",
+        guard_steps(Measure.LOSS_RATE),
+        "VALUE:REACTION,... or empty",
+        "guard on dollars lost within an hour, marked: widen, reduce-only, pull, flatten, stop; empty: off",
+    ),
+    _setting(
+        "GUARD_FILL_RATE",
+        "",
+        guard_steps(Measure.FILL_RATE),
+        "VALUE:REACTION,... or empty",
+        "guard on contracts filled within 15 s (a step that pulls also sets the order groups' own limit): widen, reduce-only, pull, flatten, stop; empty: off",
+    ),
+    _setting(
+        "GUARD_REJECT_RATE",
+        "",
+        guard_steps(Measure.REJECT_RATE),
+        "VALUE:REACTION,... or empty",
+        "guard on orders refused by the exchange within a minute: widen, reduce-only, pull, flatten, stop; empty: off",
+    ),
+    _setting(
+        "GUARD_DRIFT",
+        "",
+        guard_steps(Measure.DRIFT),
+        "VALUE:REACTION,... or empty",
+        "guard on markets halted because their position differs from the exchange's: widen, reduce-only, pull, flatten, stop; empty: off",
+    ),
+    _setting(
+        "GUARD_GROSS",
+        "",
+        guard_steps(Measure.GROSS),
+        "VALUE:REACTION,... or empty",
+        "guard on contracts held, gross over all markets: widen, reduce-only, pull, flatten, stop; empty: off",
+    ),
+    _setting(
+        "GUARD_NET",
+        "",
+        guard_steps(Measure.NET),
+        "VALUE:REACTION,... or empty",
+        "guard on contracts, the sum of all signed positions: widen, reduce-only, pull, flatten, stop; empty: off",
+    ),
+    _setting(
         "SIM_SPEED",
         "10",
         number("0.1", "1000"),
@@ -433,6 +532,56 @@ _ROWS: Final = (
     ),
     _setting("SIM_SEED", "1", integer(0, 2**63 - 1), "0-2^63", "which games the embedded exchange plays"),
     _setting("SIM_GAMES", "16", integer(1, 500), "1-500", "games of the embedded exchange", "games"),
+    _setting(
+        "STRATEGY",
+        "hybrid",
+        text,
+        "a name, or NAME,TICKER_PREFIX:NAME,...",
+        "what is quoted: hybrid, slow-wide-small, avellaneda-stoikov, join, or a class of your own (docs/strategies.md)",
+    ),
+    _setting(
+        "STRATEGY_PARAMETERS",
+        "",
+        text,
+        "STRATEGY.PARAMETER=VALUE,...",
+        "parameters that a strategy has of its own, such as slow-wide-small.cap=30",
+    ),
+    _setting(
+        "FAIR_VALUE",
+        "",
+        text,
+        "empty, mark, mid, micro-price, consensus, slow-prints, external, or your own",
+        "where strategies take fair value from; empty: each its own choice",
+    ),
+    _setting(
+        "PROBABILITIES_FILE",
+        "",
+        text,
+        "a JSON file or empty",
+        "market ticker to probability, read again when it changes: what FAIR_VALUE=external quotes around",
+    ),
+    _setting(
+        "GOAL_GUARD",
+        "off",
+        choice("off", "on"),
+        "off, on",
+        "pulls or widens all quotes of a game when the tape or the scoreboard says that a goal fell (docs/strategies.md)",
+    ),
+    _setting(
+        "I_ACCEPT_UNPROVEN_STRATEGY",
+        "",
+        text,
+        "names, comma separated",
+        "lets strategies trade live on prod that have not passed gates 0 to 2 of mm evaluate; all of STRATEGY that have not",
+    ),
+    _setting(
+        "UNPROVEN_SIZE_CAP",
+        "5",
+        optional(integer(1, 100_000)),
+        "1-100000, or empty",
+        "largest SIZE_PER_FILL, and twice it the largest position in a market, of such a strategy; empty: no cap",
+        "contracts",
+    ),
 )
 
 RESTART_PARAMETERS: Final[frozenset[str]] = frozenset()

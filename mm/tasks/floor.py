@@ -19,6 +19,7 @@ from mm.domain.order import MarketTicker, Order, Side
 from mm.engine.limits import GlobalInventory
 from mm.engine.parameters import StrategyParameters
 from mm.engine.quoter import MarketMaker
+from mm.engine.strategies.registry import StrategyTable
 from mm.tasks.desk import OrderDesk
 from mm.tasks.exposure import Exposure
 from mm.tasks.positions import Positions
@@ -34,6 +35,8 @@ class Floor:
     parameters: StrategyParameters
     clock: Callable[[], Micros]
     positions: Positions
+    strategies: StrategyTable = attrs.field(factory=StrategyTable)
+    """Which market gets which strategy."""
     make_maker: Callable[..., MarketMaker] = MarketMaker
     make_book: Callable[[], OrderBook] = OrderBook
     """Others than the plain ones note what they are told and what they decide, see `mm.engine.decisions`."""
@@ -56,6 +59,8 @@ class Floor:
     is_feed_up: bool = False
     is_fencing: bool = False
     """All groups are being triggered: quoters wait for the end of it."""
+    guard_ticks: int = 0
+    """How many ticks further out the guards want every quote."""
     last_frame_at: Micros = Micros(0)
     decisions: int = 0
 
@@ -77,6 +82,7 @@ class Floor:
         maker = self.make_maker(
             market=market,
             parameters=self.parameters,
+            strategy=self.strategies.of(ticker),
             book=self.books.setdefault(ticker, self.make_book()),
             inventory=lambda: self.positions.inventory(ticker),
             orders=lambda: self.orders(ticker),
@@ -85,6 +91,7 @@ class Floor:
         )
         if not self.is_feed_up:
             maker.holds["feed"] = "feed is down"
+        maker.guard_ticks = self.guard_ticks
         maker.holds.update(self.holds | self.market_holds.get(ticker, {}))
         self.makers[ticker] = maker
         self.update_exposure(ticker)
@@ -153,6 +160,8 @@ class Floor:
             decision = quoter.look()
             if decision.has_work or quoter.would_oversleep(decision):
                 quoter.wake()
+            elif self.desk is not None:
+                self.desk.expect(ticker)
 
     def wake_all(self) -> None:
         """Every quoter looks again."""

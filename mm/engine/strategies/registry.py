@@ -3,7 +3,6 @@
 Where classes of third parties come from (dotted paths, entry points) is the settings' to know: they hand a class in.
 """
 
-import types
 import typing
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -90,7 +89,7 @@ class StrategyTable:
     """Which market gets which strategy: the longest ticker prefix that fits, else the default."""
 
     default: Strategy = attrs.field(factory=Hybrid)
-    by_prefix: Mapping[str, Strategy] = attrs.field(factory=dict, converter=types.MappingProxyType)
+    by_prefix: Mapping[str, Strategy] = attrs.field(factory=dict)
 
     def of(self, ticker: MarketTicker) -> Strategy:
         """The market's strategy."""
