@@ -288,6 +288,29 @@ def record(*, out: Path | None = None, minutes: float | None = None) -> int:
 
 
 @app.command
+def replay(
+    journal: Path,
+    *,
+    market: str | None = None,
+    set: list[str] | None = None,  # noqa: A002 - the option's name
+    json: Path | None = None,
+) -> int:
+    """Make the decisions of an incident bundle or a recorded session again, and show the first that is not the same.
+
+    Exit code 0: all the same; 3: something differs; 1: damaged, or nothing to play.
+
+    Args:
+        journal: A bundle (MM_DATA_DIR/incidents/...), a recorded session (MM_DATA_DIR/recordings/...), or one of its files.
+        market: Only this market.
+        set: NAME=VALUE, a parameter of the strategy instead of the recorded one; may be repeated.
+        json: Write the result to this file.
+    """
+    from mm.session.replaying import replay as replay_journal
+
+    return replay_journal(journal, market=market, sets=set or [], json=json)
+
+
+@app.command
 def backtest(
     *recordings: Path,
     trades: list[Path] | None = None,

@@ -377,6 +377,14 @@ def undelivered_alerts(connection: sqlite3.Connection, account: str) -> list[Ale
     return [AlertRow(alert_id=a, raised_at=Micros(r), kind=k, text=t) for a, r, k, t in rows]
 
 
+def critical_alerts(connection: sqlite3.Connection, since: Micros) -> list[tuple[str, str, Micros | None]]:
+    """(kind, text, delivered at) of every account's critical alerts, oldest first."""
+    rows = connection.execute(
+        "SELECT kind, text, delivered_at FROM alerts WHERE raised_at >= ? ORDER BY raised_at, rowid", (since,)
+    )
+    return [(kind, text, _micros(delivered)) for kind, text, delivered in rows]
+
+
 def count(connection: sqlite3.Connection, table: str) -> int:
     """Rows of a table. Raises `ValueError` for a name that is none of the ledger's."""
     if table not in SEALED:

@@ -144,6 +144,11 @@ class LedgerReader:
         with told(self.path):
             return queries.groups(self._connection, account, None)
 
+    def critical_alerts(self, *, since: Micros) -> list[tuple[str, str, Micros | None]]:
+        """(kind, text, when it was delivered) of all accounts, oldest first."""
+        with told(self.path):
+            return queries.critical_alerts(self._connection, since)
+
     def totals(self, account: str, *, since: Micros = Micros(0)) -> Totals:  # noqa: B008 - an int
         """Sums over fills since a time."""
         with told(self.path):

@@ -16,6 +16,7 @@ from mm.exchange.paging import pages, read_all
 from mm.exchange.port import Exchange, OrderReport, Page, RateLimits, Settlement
 from mm.ledger import Ledger, lock_data_folder, open_ledger
 from mm.ledger.archive import DAY
+from mm.ledger.backup import back_up, backups_in, restore, verify_whole
 from mm.ledger.reader import open_reader
 from mm.ledger.reads import FILLS_MARK
 from mm.session.surroundings import live_surroundings, wall_clock
@@ -91,6 +92,40 @@ async def archive(settings: Settings, days: int) -> int:
                 f"{account}: {done.markets} markets, {done.fills} fills {where}; {done.orders} done orders dropped;"
                 f" {done.bytes_before} bytes before, {done.bytes_after} after\n"
             )
+    return 0
+
+
+async def backup(settings: Settings, folder: Path | None, keep: int) -> int:
+    """`mm ledger backup`: a verified copy, beside a running bot or without one."""
+    path = settings.data_dir / LEDGER_NAME
+    target, dropped = await live_surroundings().runner(
+        lambda: back_up(path, wall_clock(), folder=folder, keep=keep)
+    )
+    sys.stdout.write(f"{target}: whole ({target.stat().st_size} bytes)\n")
+    for old in dropped:
+        sys.stdout.write(f"dropped {old}\n")
+    return 0
+
+
+async def restore_backup(settings: Settings, file: Path | None) -> int:
+    """`mm ledger restore`: the newest backup, or `file`, in place of the ledger, which is moved aside."""
+    path = settings.data_dir / LEDGER_NAME
+    if file is None:
+        newest = max(backups_in(settings.data_dir), default=None)
+        if newest is None:
+            raise ConfigError([f"there is no backup under {settings.data_dir}: name one with --file"])
+        file = newest.path
+    if not file.is_file():
+        raise ConfigError([f"--file {file}: there is no such file"])
+    with lock_data_folder(settings.data_dir):
+        verify_whole(file)  # before anything is moved
+        moved = move_away(path, wall_clock())
+        restore(file, path)
+    if moved is not None:
+        sys.stdout.write(f"the old ledger is now {moved}\n")
+    sys.stdout.write(
+        f"{path} is {file} again; fills and settlements since then are read from the exchange at the next start\n"
+    )
     return 0
 
 
