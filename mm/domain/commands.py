@@ -17,6 +17,7 @@ class FlattenReason(enum.Enum):
     PORTFOLIO_MAE = "portfolio_mae"
     DAILY_LOSS = "daily_loss"
     OPERATOR = "operator"
+    GUARD = "guard"
 
 
 @attrs.frozen(kw_only=True)

@@ -129,6 +129,11 @@ class LedgerReads(ABC):
         """The last sessions, newest first."""
         return await self._read(lambda store: queries.sessions(store.connection, store.account, limit))
 
+    async def last_trigger(self, beginning: str) -> tuple[Micros, str] | None:
+        """When, and which reason: the newest row of a risk rule whose reason begins so."""
+        rows = await self._read(lambda store: queries.triggers(store.connection, store.account))
+        return next(((r.at, r.reason) for r in reversed(rows) if r.reason.startswith(beginning)), None)
+
     async def undelivered_alerts(self) -> list[AlertRow]:
         """Critical alerts that nobody was told yet, oldest first."""
         return await self._read(lambda store: queries.undelivered_alerts(store.connection, store.account))

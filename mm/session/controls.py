@@ -56,6 +56,8 @@ class Controls:
     def resume_all(self) -> None:
         """See `Actions`."""
         self.trading.is_paused_by_operator = ""
+        if self.trading.monitor.guards is not None:
+            self.trading.monitor.guards.resume()
         self.trading.floor.wake_all()
         self._tell("resume all", None)
 

@@ -10,6 +10,7 @@ from mm.domain.fill import Fill
 from mm.domain.numbers import Count, Price, format_count, format_money, format_price
 from mm.domain.order import MarketTicker, Order
 from mm.engine.limits import PortfolioVerdict
+from mm.engine.risk.guards import Trigger
 from mm.exchange.port import ExchangeError
 from mm.tasks.alerts import Alerts, Severity
 from mm.tasks.drift import DriftReport
@@ -60,6 +61,12 @@ class Notices:
             f"portfolio MAE {format_money(verdict.total)} dollars: no new quotes, flattening worst first\n{rows}",
             severity=Severity.CRITICAL,
         )
+
+    def guarded(self, trigger: Trigger, text: str) -> None:
+        """A guard reached a step."""
+        resume = "; stays so until a person resumes" if trigger.is_latched else ""
+        severity = Severity.CRITICAL if trigger.is_latched else Severity.WARNING
+        self.alerts.risk(f"guard {trigger.measure.name}", f"{text}{resume}", severity=severity)
 
     def of_reconciler(self) -> Listeners:
         """What the reconciler finds."""

@@ -13,6 +13,7 @@ import structlog
 from mm.domain.errors import ConfigError
 from mm.domain.numbers import CONTRACT
 from mm.engine.parameters import PARAMETERS, StrategyParameters
+from mm.engine.risk.guards import Measure, rolling_limit
 from mm.ledger import Runner
 from mm.session.trading import Trading
 from mm.settings import SETTINGS, Settings
@@ -87,8 +88,9 @@ def use_parameters(parameters: StrategyParameters, trading: Trading) -> None:
     """Every place that holds the strategy's numbers. A market over a new limit takes on no more; nothing is dropped."""
     floor, monitor = trading.floor, trading.monitor
     floor.parameters = parameters
-    floor.gross.limit = parameters.max_global_inventory
-    trading.fence.contracts_limit = parameters.max_global_inventory // CONTRACT
+    floor.exposure.use(parameters)
+    rolling = rolling_limit(trading.settings[Measure.FILL_RATE.setting], parameters.max_global_inventory)
+    trading.fence.contracts_limit = max(1, rolling // CONTRACT)
     monitor.mae.parameters = parameters
     monitor.daily_loss.limit = parameters.daily_loss_limit
     for maker in floor.makers.values():

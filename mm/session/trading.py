@@ -14,6 +14,7 @@ from mm.domain.order import MarketTicker
 from mm.engine.limits import DailyLoss
 from mm.exchange.port import AuthError, Exchange, ExchangeError, Feed, RateLimits
 from mm.ledger import Ledger
+from mm.engine.risk.guards import Guards, Measure, rolling_limit
 from mm.session.guarding import guarded, guardian_config
 from mm.session.leaving import Promise
 from mm.session.notices import Notices
@@ -33,6 +34,7 @@ from mm.tasks.freshness import Moment
 from mm.tasks.guardian import Guardian
 from mm.tasks.ids import OrderIds
 from mm.tasks.killswitch import KillSwitch
+from mm.tasks.guards import GuardKeeper
 from mm.tasks.monitor import Monitor
 from mm.tasks.positions import Positions
 from mm.tasks.pull import Puller
@@ -99,7 +101,8 @@ class Trading:
         self.tape = Tape(self.floor.mark_of)
         self.writes = WriteBudget(self.limits, clock, min(EXIT_RESERVE, self.limits.write.capacity / 2))
         self.reads = ReadBudget(self.limits, clock)
-        self.fence = Fence(exchange, self.ledger, self.writes, parameters.max_global_inventory // CONTRACT)
+        rolling = rolling_limit(self.settings[Measure.FILL_RATE.setting], parameters.max_global_inventory)
+        self.fence = Fence(exchange, self.ledger, self.writes, max(1, rolling // CONTRACT))
         self.desk = OrderDesk(
             exchange, self.ledger, self.writes, clock, self.floor.order_changed, on_placed=self.notices.placed
         )
@@ -250,10 +253,25 @@ class Trading:
 
         def changed(why: str) -> None:
             self._switched(why)
+            guards=self._guards(),
+        )
+
+    def _guards(self) -> GuardKeeper:
+        steps = {measure: self.settings[measure.setting] for measure in Measure}
+        return GuardKeeper(
+            guards=Guards.of(steps),
+            floor=self.floor,
+            drifting=lambda: len(self.reconciler.drifts),
+            refusals=lambda: self.desk.rejected,
+            stop=self.stop,
+            tell=self.notices.guarded,
+            book=self.ledger,
             self.notices.switched(self.is_new_quoting_off)
             self.floor.wake_all()
 
         return KillSwitch(folder=self.settings.data_dir, runner=self.surroundings.runner, on_change=changed)
+        if self.monitor.guards is not None:
+            self.monitor.guards.filled(fill.count, self.clock())
 
     def switch_again(self) -> None:
         """The settings have changed: is new quoting allowed by hand?"""
@@ -261,6 +279,8 @@ class Trading:
 
     def _switched(self, why: str) -> None:
         self._kill_switch_why = why
+            if not why and self.monitor.guards is not None:
+                self.monitor.guards.resume()  # who takes the file away says that it may go on
         by_setting = "DISABLE_NEW_QUOTES is set" if self.settings["DISABLE_NEW_QUOTES"] else ""
         self.is_new_quoting_off = why or by_setting
 

@@ -125,6 +125,8 @@ class OrderDesk:
     amended: int = 0
     decreased: int = 0
     refused: int = 0
+    rejected: int = 0
+    """Orders that the venue refused for good (not: paused, throttled, unavailable)."""
     unknown: int = 0
     expired: int = 0
     """Quotes that ended by their expiry: the budget did not carry their renewal, or nobody could renew."""
@@ -368,6 +370,7 @@ class OrderDesk:
         sent = trio.current_time()
         try:
             return await call
+            self.rejected += creating
         finally:
             self.latency.observe(trio.current_time() - sent)
 

@@ -46,6 +46,12 @@ class Exposure:
         self.portfolio = PortfolioRisk(self.parameters.risk_limits, slack)
         self.gross = GlobalInventory(self.parameters.max_global_inventory)
 
+    def use(self, parameters: StrategyParameters) -> None:
+        """Go by other limits from now on."""
+        self.parameters = parameters
+        self.gross.limit = parameters.max_global_inventory
+        self.portfolio.limits = parameters.risk_limits
+
     # --- what is told ---
 
     def know_market(self, ticker: MarketTicker) -> None:

@@ -18,6 +18,7 @@ from mm.domain.tickers import eastern_date
 from mm.engine.limits import DailyLoss, PortfolioMae, PortfolioVerdict
 from mm.exchange.port import AuthError, ExchangeError
 from mm.tasks.floor import Floor
+from mm.tasks.guards import GuardKeeper
 from mm.tasks.positions import check_signs
 
 log = structlog.get_logger(__name__)
@@ -58,6 +59,7 @@ class Monitor:
     on_trigger: Callable[[MarketTicker, FlattenReason, Count, Price | None], None] = lambda t, r, n, m: None
     on_portfolio: Callable[[PortfolioVerdict], None] = lambda verdict: None
     days: RiskBook | None = None
+    guards: GuardKeeper | None = None
     _is_valued: bool = False
     _started_at: float = 0.0
     mae: PortfolioMae = attrs.field(init=False)
@@ -68,6 +70,8 @@ class Monitor:
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Look for ever. Raises `InvariantError` when the books contradict themselves."""
         await self._load_day()
+        if self.guards is not None:
+            await self.guards.load()
         self._started_at = trio.current_time()
         task_status.started()
         while True:
@@ -82,6 +86,8 @@ class Monitor:
         self._tell_triggers()
         self._watch_loss(now)
         self._watch_mae(now)
+        if self.guards is not None and self._can_be_valued():
+            self.guards.look(now)
 
     def _tell_triggers(self) -> None:
         for ticker, maker in self.floor.makers.items():
@@ -117,6 +123,8 @@ class Monitor:
         is_new = day != self.daily_loss.day
         was_hit = self.daily_loss.is_hit and not is_new
         is_hit = self.daily_loss.observe(pnl, day)
+        if is_new and self.guards is not None:
+            self.guards.guards.new_day()
         if is_new and self.days is not None:
             self.days.record_day_start(day, self.daily_loss.start)
         if is_hit and not was_hit and self.days is not None:

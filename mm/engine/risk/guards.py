@@ -47,7 +47,7 @@ class Measure(enum.Enum):
     FILL_RATE = "contracts filled within 15 seconds"
     REJECT_RATE = "orders refused within a minute"
     DRIFT = "markets whose position differs from the exchange's"
-    GROSS = "contracts, gross, with everything working"
+    GROSS = "contracts held, gross over all markets"
     NET = "contracts, the sum of all signed positions, without sign"
 
     @property
@@ -223,6 +223,7 @@ class Facts:
     pnl: int
     """Marked result, any zero point, `Money`."""
     gross: int
+    """Held, all markets without sign. What only works does not count: a reaction would take it off, and come undone."""
     net: int
     drifting: int
     """Markets halted because their position differs from the exchange's."""
