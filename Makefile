@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: simulate simulate-mutants setup run paper test check contract-report bench-exchange twin-clients crash-test guarantee cancel-everywhere fmt exchange lock clean
+.PHONY: simulate simulate-mutants setup run paper test check contract-report bench-exchange twin-clients crash-test guarantee cancel-everywhere fmt exchange lock clean bench-breadth
 
 setup: $(STAMP)
 
@@ -80,3 +80,6 @@ simulate-mutants: $(STAMP)  # known bugs, planted one by one: each must be caugh
 
 bench-ledger: $(STAMP)  # RSS of the books over a million fills (about ten minutes)
 	@$(BIN)/python bench/million_fills.py
+
+bench-breadth: $(STAMP)  # CPU a message, lag and memory from 16 to 10,000 watched markets (two minutes)
+	@$(BIN)/python bench/breadth.py 2>/dev/null
