@@ -4,8 +4,8 @@ import sys
 from contextlib import AbstractContextManager
 
 from mm.session.flatten import flatten
-from mm.session.front import secrets_of
 from mm.session.operator import ask_terminal, cancel_all
+from mm.session.secrets import secrets_of
 from mm.session.status import show_status
 from mm.session.surroundings import live_surroundings, wall_clock
 from mm.session.venue import check_files

@@ -12,16 +12,15 @@ import structlog
 import trio
 
 from mm.domain.errors import ConfigError
-from mm.session.channels import SECRETS
 from mm.session.looking import look_around, selection_text
 from mm.session.run import RunOptions, run_session
+from mm.session.secrets import secrets_of
 from mm.session.summary import ExitCode, Summary
 from mm.session.surroundings import Surroundings, live_surroundings, wall_clock
 from mm.session.trading import Trading, first_contact
 from mm.session.venue import check_files, open_venue
 from mm.session.viewing import Viewer
-from mm.settings import Environment, Secret, Settings, load_settings
-from mm.settings.load import read_private_key
+from mm.settings import Settings, load_settings
 from mm.tasks.signals import STOP_SIGNALS
 from mm.views.console import Console, terminal_writer
 from mm.views.logs import Logs, open_logs
@@ -96,15 +95,6 @@ def open_log_files(settings: Settings) -> AbstractContextManager[Logs]:
     except OSError as exc:
         raise ConfigError([f"MM_DATA_DIR={str(settings.data_dir)!r}: {exc.strerror}"]) from None
     return open_logs(folder, clock=wall_clock, secrets=secrets_of(settings), human=sys.stderr)
-
-
-def secrets_of(settings: Settings) -> list[str]:
-    """Every text that no log line may hold."""
-    secrets: list[Secret] = [settings[name] for name in SECRETS]
-    found = [secret.reveal() for secret in secrets if secret]
-    if settings.environment is not Environment.SIM or settings.has_own_urls:
-        found.append(read_private_key(settings).reveal())
-    return found
 
 
 def tell_end(summary: Summary, options: RunOptions) -> None:

@@ -21,6 +21,7 @@ from mm.domain.numbers import Count
 from mm.exchange.port import AuthError, RateLimits
 from mm.ledger import lock_data_folder, open_ledger
 from mm.session.channels import open_routes
+from mm.session.incidents import incidents_if_wanted
 from mm.session.leaving import sweep_without_books
 from mm.session.recording import recording_if_wanted
 from mm.session.reload import Reloader
@@ -32,6 +33,7 @@ from mm.settings import Settings
 from mm.tasks.alerts import AlertKind, Alerts, Severity, open_alerts
 from mm.tasks.daily import DailySummary
 from mm.tasks.ids import OrderIds, new_session
+from mm.tasks.incidents import Incidents
 from mm.tasks.recorder import Recorder
 from mm.tasks.signals import run_signals
 
@@ -99,6 +101,9 @@ async def run_session(
         async with AsyncExitStack() as stack:
             stack.enter_context(lock_data_folder(settings.data_dir))
             recorder = await stack.enter_async_context(recording_if_wanted(settings, surroundings))
+            incidents = await stack.enter_async_context(
+                incidents_if_wanted(settings, surroundings, summary, recorder)
+            )
             venue = await stack.enter_async_context(
                 open_venue(
                     settings,
@@ -109,7 +114,9 @@ async def run_session(
             )
             stack.enter_context(shown_to_people(venue, settings.data_dir))
             try:
-                await _run_on(venue, settings, surroundings, options, stop, summary, signals, recorder)
+                await _run_on(
+                    venue, settings, surroundings, options, stop, summary, signals, recorder, incidents
+                )
             except* LedgerError as group:
                 if not summary.is_swept:
                     _blame(summary, _first_of(group))
@@ -151,6 +158,7 @@ async def _run_on(
     summary: Summary,
     signals: AsyncIterator[int] | None,
     recorder: Recorder | None,
+    incidents: Incidents | None,
 ) -> None:
     session = new_session(surroundings.random_below)
     async with (
@@ -185,6 +193,9 @@ async def _run_on(
                 await nursery.start(ledger.run_writer)
                 if recorder is not None:
                     await nursery.start(recorder.run)
+                if incidents is not None:
+                    incidents.session, alerts.on_alert = session, incidents.alert
+                    await nursery.start(incidents.run)
                 if options.minutes is not None:
                     nursery.start_soon(_end_after, options.minutes, stop)
                 limits: RateLimits | None = None
@@ -201,6 +212,7 @@ async def _run_on(
                         ids=OrderIds(settings["BOT_NAME"], session),
                         stop=stop,
                         summary=summary,
+                        decisions=incidents.decisions.journal if incidents is not None else None,
                         why_stopping=lambda: stop.reason,
                     )
                     await _trade(trading, stop, options, nursery)

@@ -41,6 +41,8 @@ class Surroundings:
     alert_transport: httpx.AsyncBaseTransport | None = None
     mail_runner: Runner | None = None
     """Runs what talks to a mail server, beside the ledger's runner; may leave a thread behind when cancelled."""
+    file_runner: Runner | None = None
+    """Runs the writes of the decision journal, beside the ledger's; None: there is no such journal (simulation)."""
     spawn_guardian: Spawn | None = None
     """Starts the guardian's process; None: no guardian (simulation has its own)."""
     service: ServiceManager | None = None
@@ -82,6 +84,7 @@ def live_surroundings() -> Surroundings:
         connect=connect_tcp,
         runner=ThreadRunner(trio.CapacityLimiter(1)),
         mail_runner=ThreadRunner(trio.CapacityLimiter(1), leaves_behind=True),
+        file_runner=ThreadRunner(trio.CapacityLimiter(1)),
         spawn_guardian=spawn_guardian,
         service=service_manager(os.environ),
     )

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Final
 
 import attrs
@@ -11,6 +12,7 @@ import trio
 from mm.domain.fill import Fill
 from mm.domain.numbers import CONTRACT, SECOND, Micros, Money
 from mm.domain.order import MarketTicker
+from mm.engine.decisions.journal import DecisionJournal, JournalledBook, JournalledMaker
 from mm.engine.limits import DailyLoss
 from mm.exchange.port import AuthError, Exchange, ExchangeError, Feed, RateLimits
 from mm.ledger import Ledger
@@ -66,6 +68,8 @@ class Trading:
     stop: Callable[[str], None]
     """Ends trading, with a reason."""
     summary: Summary
+    decisions: DecisionJournal | None = None
+    """Where the market makers note what they are told and what they decide; None: nowhere."""
     why_stopping: Callable[[], str] = lambda: ""
     """Why trading is being ended; empty while it is not."""
     notices: Notices = attrs.field(init=False)
@@ -98,6 +102,9 @@ class Trading:
         self.notices = Notices(self.alerts, lambda ticker: self.floor.positions.net(ticker))
         positions = Positions(on_new_fill=self._filled)
         self.floor = Floor(parameters=parameters, clock=clock, positions=positions)
+        if self.decisions is not None:
+            self.floor.make_maker = partial(JournalledMaker, sink=self.decisions)
+            self.floor.make_book = JournalledBook
         self.tape = Tape(self.floor.mark_of)
         self.writes = WriteBudget(self.limits, clock, min(EXIT_RESERVE, self.limits.write.capacity / 2))
         self.reads = ReadBudget(self.limits, clock)

@@ -113,6 +113,8 @@ class Alerts:
     """Last words that reached nobody."""
     recent: deque[Alert] = attrs.field(factory=lambda: deque(maxlen=20), init=False)
     """The last alerts, for the console."""
+    on_alert: Callable[[Alert], None] = attrs.field(default=lambda alert: None, init=False)
+    """Told of each alert as it is raised, whether anybody can be reached or not."""
 
     # --- plain calls ------------------------------------------------------------------------------------------------
 
@@ -284,6 +286,7 @@ class Alerts:
         write = (log.info, log.warning, log.error)[alert.severity]
         write("alert", kind=alert.kind.value, severity=alert.severity.name.lower(), text=alert.text)
         self.recent.append(alert)
+        self.on_alert(alert)
         if alert.severity is Severity.CRITICAL and self._book is not None:
             row = AlertRow(
                 alert_id=alert.alert_id, raised_at=alert.at, kind=alert.kind.value, text=alert.text

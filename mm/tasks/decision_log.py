@@ -22,9 +22,9 @@ import trio
 from mm.domain.numbers import SECOND, Micros
 from mm.domain.tickers import format_time
 from mm.engine.decisions.codec import NotPlain
-from mm.engine.decisions.journal import DecisionJournal
+from mm.engine.decisions.journal import DecisionJournal, Entry
 from mm.engine.decisions.lines import Encoder
-from mm.tasks.recorder import Runner
+from mm.ledger import Runner
 
 log = structlog.get_logger(__name__)
 
@@ -131,6 +131,8 @@ class DecisionLog:
     """How much of it goes into an incident bundle."""
     max_bytes: int
     """Of all segments of a ring together. A tenth of it at most is one segment."""
+    scrub: Callable[[str], str] = lambda text: text
+    """Takes secrets out of a text: an exchange's or a library's words may stand in a hold's reason."""
     problem: str = ""
     """Why nothing is written any more; empty while it is."""
     entries: int = 0
@@ -174,7 +176,7 @@ class DecisionLog:
         taken = self.journal.take(new_epoch=end_segment)
         lines: list[bytes] = []
         for start in range(0, len(taken), SLICE):
-            lines += [orjson.dumps(self._encoder(entry)) + b"\n" for entry in taken[start : start + SLICE]]
+            lines += map(self._line, taken[start : start + SLICE])
             await trio.lowlevel.checkpoint()
         self.entries += len(taken)
         now = self.clock()
@@ -191,6 +193,12 @@ class DecisionLog:
             self._encoder = Encoder()
         await self.runner(work)
 
+    def _line(self, entry: Entry) -> bytes:
+        data = orjson.dumps(self._encoder(entry))
+        if _has_words(entry):
+            data = self.scrub(data.decode()).encode()
+        return data + b"\n"
+
     async def close(self) -> None:
         """Write the rest and end the segment."""
         await self.flush(end_segment=True)
@@ -202,12 +210,25 @@ class DecisionLog:
         log.error("journal of decisions ended", why=why)
 
 
+def _has_words(entry: Entry) -> bool:
+    """Whether an entry may carry text that was not made here."""
+    kind = entry[0]
+    if kind == "decide":
+        return bool(entry[4][0].reason)
+    if kind == "checkpoint":
+        state = entry[3]["state"]
+        last = state.get("last")
+        return bool(state["holds"]["$m"] or state["exit_holds"]["$m"] or (last and last["reason"]))
+    return kind in ("holds", "raised")
+
+
 def log_for_recording(
     folder: Path,
     header: dict[str, Any],
     *,
     clock: Callable[[], Micros],
     runner: Runner,
+    scrub: Callable[[str], str],
     bundle_window: Micros,
 ) -> DecisionLog:
     """A journal that keeps everything, beside recorded frames."""
@@ -215,6 +236,7 @@ def log_for_recording(
         clock=clock,
         runner=runner,
         writer=SegmentWriter(folder=folder, header=header),
+        scrub=scrub,
         segment_time=Micros(300 * SECOND),
         window=None,
         bundle_window=bundle_window,
@@ -228,6 +250,7 @@ def log_for_ring(
     *,
     clock: Callable[[], Micros],
     runner: Runner,
+    scrub: Callable[[str], str],
     window: Micros,
     max_bytes: int,
 ) -> DecisionLog:
@@ -236,6 +259,7 @@ def log_for_ring(
         clock=clock,
         runner=runner,
         writer=SegmentWriter(folder=folder, header=header),
+        scrub=scrub,
         segment_time=Micros(window // 5),
         window=window,
         bundle_window=window,

@@ -19,10 +19,10 @@ import trio
 
 from mm.domain.numbers import Micros
 from mm.domain.tickers import format_time, to_datetime
+from mm.ledger import Runner
 from mm.tasks.alert_values import Alert, Severity
 from mm.tasks.decision_files import BUNDLE_FORMAT, MANIFEST
 from mm.tasks.decision_log import FLUSH_EVERY_S, PATTERN, DecisionLog
-from mm.tasks.recorder import Runner
 
 log = structlog.get_logger(__name__)
 
@@ -120,7 +120,8 @@ class Incidents:
     """Listens to alerts and makes bundles, in its own task (`run`), and one at the end of a failed run (`close`)."""
 
     decisions: DecisionLog
-    bundles: Bundles
+    bundles: Bundles | None
+    """None: only the journal is kept."""
     clock: Callable[[], Micros]
     runner: Runner
     session: str = ""
@@ -132,7 +133,7 @@ class Incidents:
 
     def alert(self, alert: Alert) -> None:
         """An alert was told to people. Never waits, never raises."""
-        if alert.severity < Severity.WARNING:
+        if self.bundles is None or alert.severity < Severity.WARNING:
             return
         severity = alert.severity.name.lower()
         self._note(Cause(at=alert.at, kind=alert.kind.value, severity=severity, text=alert.text))
@@ -155,6 +156,9 @@ class Incidents:
 
     async def make(self) -> None:
         """A bundle of what the ring holds. A disk that refuses is told in the log, nowhere else."""
+        bundles = self.bundles
+        if bundles is None:
+            return
         self._due, self._last = float("inf"), trio.current_time()
         causes, self._causes = self._causes, []
         extra = {
@@ -170,7 +174,7 @@ class Incidents:
         segments = [writer.folder / s.name for s in writer.segments if s.ended >= now - window]
         try:
             with trio.CancelScope(shield=True):
-                made = await self.runner(lambda: self.bundles.make(causes, segments, now, extra))
+                made = await self.runner(lambda: bundles.make(causes, segments, now, extra))
         except OSError as error:
             log.error("incident bundle not made", why=f"{error.filename}: {error.strerror or error}")
             return
@@ -178,24 +182,26 @@ class Incidents:
 
     async def adopt(self, rings: Path) -> None:
         """Make bundles of what killed lives left."""
-        now = self.clock()
+        bundles, now = self.bundles, self.clock()
+        if bundles is None:
+            return
         try:
-            found = await self.runner(lambda: self.bundles.adopt(rings, now))
+            found = await self.runner(lambda: bundles.adopt(rings, now))
         except OSError as error:
             log.error("incident bundle not made", why=f"{error.filename}: {error.strerror or error}")
             return
         for made in found:
             log.warning("incident bundle made of a killed run", bundle=str(made), replay=f"mm replay {made}")
 
-    async def close(self, failure: str, *, ring: bool) -> None:
+    async def close(self, failure: str, *, is_ring: bool) -> None:
         """The end of the run: a bundle when it failed or alerts are open; a ring has done its work then."""
         with trio.move_on_after(CLOSE_WITHIN_S, shield=True):
-            if failure:
+            if failure and self.bundles is not None:
                 self._note(Cause(at=self.clock(), kind="failed", severity="critical", text=failure))
             if self._causes:
                 await self.make()
             await self.decisions.close()
-            if ring:
+            if is_ring:
                 folder = self.decisions.writer.folder
                 await self.runner(lambda: shutil.rmtree(folder, ignore_errors=True))
 

@@ -40,7 +40,7 @@ class Difference:
     """Path of the field, from `decision`, `mark`, `wanted`, `flattening`, `state` or `raised`."""
     recorded: Any
     replayed: Any
-    decision: int
+    same_before: int
     """How many decisions of this market were the same before it."""
 
 
@@ -305,7 +305,7 @@ class Player:
                 field=path,
                 recorded=recorded,
                 replayed=replayed,
-                decision=market.same,
+                same_before=market.same,
             )
         )
 
