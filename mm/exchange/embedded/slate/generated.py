@@ -26,6 +26,7 @@ from mm.domain.fees import FeeType
 from mm.domain.numbers import Micros
 from mm.domain.tickers import eastern_date, next_eastern_midnight
 from mm.exchange.embedded.slate.agenda import Agenda
+from mm.exchange.embedded.slate.goals import PLAIN, GoalBehaviour
 from mm.exchange.embedded.slate.listings import (
     MARKETS_A_GAME,
     Kind,
@@ -105,6 +106,8 @@ class GeneratedSlate:
     """Games go to the shards 0 to `shards` - 1 in turn."""
     has_fee_flips: bool = False
     """The series pays half, and every game's event flips to the whole at its start."""
+    goals: GoalBehaviour = PLAIN
+    """What markets do at a goal."""
     most_events: float = MOST_EVENTS
     """Traders thin out evenly beyond so many book changes and prints a second."""
     games: list[LiveGame] = attrs.field(factory=list)
@@ -182,6 +185,7 @@ class GeneratedSlate:
             rng=game_seed(self.seed, fixture.number, "mood"),
             on_finish=partial(self._follow_up, place),
             start=start,
+            goals=self.goals,
         )
         for event in listing.events:
             floor.core.add_event(now, event)
@@ -213,6 +217,7 @@ class GeneratedSlate:
             rng=game_seed(self.seed, game.fixture.number, f"crowd/{i}"),
             pace=pace,
             interest=lambda: game.interest,
+            goals=self.goals,
         )
 
     def _follow_up(self, place: int, due: Micros) -> None:

@@ -16,6 +16,7 @@ from mm.domain.numbers import CENT, CONTRACT, SECOND, Count, Micros
 from mm.domain.order import Side
 from mm.exchange.embedded.slate.agenda import Agenda
 from mm.exchange.embedded.slate.games import GameEvent, GameEventKind, Phase, Situation, Team
+from mm.exchange.embedded.slate.goals import PLAIN, GoalBehaviour
 from mm.exchange.embedded.slate.listings import Kind, Line, Listing, incentive, live_details
 from mm.exchange.embedded.slate.makers import ARBITRAGE, Floor
 from mm.exchange.embedded.slate.schedule import Fixture, clock_text
@@ -68,11 +69,14 @@ class LiveGame:
     is_settling: bool = False
     ended: Micros | None = None
     """The final siren, wall clock."""
+    goals: GoalBehaviour = PLAIN
     interest: float = 1.0
     """How much attention the game has; 1 is average play."""
     _next_event: int = 0
     _mood: float = 0.0
     _own: list[float] = attrs.field(factory=list)
+    _unmoved: list[float] = attrs.field(factory=list)
+    """What of past jumps each market has still to make: probability, signed."""
 
     def game_time(self, now: Micros) -> float:
         """Game seconds since puck drop at wall time `now`."""
@@ -87,10 +91,11 @@ class LiveGame:
     def begin(self, now: Micros) -> None:
         """First books, and the agenda of the rest."""
         self._own = [0.0] * len(self.listing.lines)
+        self._unmoved = [0.0] * len(self.listing.lines)
         situation = self.situation(now)
         self.interest = _interest(situation)
         for line, crowd in zip(self.listing.lines, self.crowds, strict=True):
-            crowd.open(now, self._fair(line, 0.0, situation))
+            crowd.open(now, self._fair(line, 0.0, 0.0, situation))
         events = self.fixture.script.events
         at = self.game_time(now)
         while self._next_event < len(events) and events[self._next_event].at <= at:
@@ -109,11 +114,23 @@ class LiveGame:
     def _happen(self, due: Micros) -> None:
         event = self.fixture.script.events[self._next_event]
         self._next_event += 1
+        if event.kind.is_news and self.goals.jump_share < 1.0:
+            self._hold_back(event)
         self._tell(due, event.after)
         if event.kind is GameEventKind.FINISH:
             self._finish(due)
         else:
             self._plan_event()
+
+    def _hold_back(self, event: GameEvent) -> None:
+        """Of the honest jump the market makes a part at once, and the rest in its own time."""
+        script, share = self.fixture.script, 1.0 - self.goals.jump_share
+        before = script.situation(event.at - 1e-6)
+        for i, line in enumerate(self.listing.lines):
+            jump = line.probability(script.strengths, event.after) - line.probability(
+                script.strengths, before
+            )
+            self._unmoved[i] += share * jump
 
     def _finish(self, due: Micros) -> None:
         self.ended = due
@@ -138,7 +155,7 @@ class LiveGame:
 
     # --- fair values -------------------------------------------------------------------------------------------------
 
-    def _fair(self, line: Line, own: float, situation: Situation) -> float:
+    def _fair(self, line: Line, own: float, unmoved: float, situation: Situation) -> float:
         """Cents: 0 or 100 when decided, else strictly between."""
         chance = line.probability(self.fixture.script.strengths, situation)
         if chance <= 0.0 or chance >= 1.0 or situation.phase is Phase.FINISHED:
@@ -146,12 +163,12 @@ class LiveGame:
         sign = -1.0 if line.team is Team.AWAY else 1.0
         # Opinions differ most where the game is open.
         weight = min(1.0, 5.0 * chance * (1.0 - chance))
-        return min(max(100.0 * chance + weight * (sign * self._mood + own), 0.15), 99.85)
+        return min(max(100.0 * (chance - unmoved) + weight * (sign * self._mood + own), 0.15), 99.85)
 
     def _tell(self, due: Micros, situation: Situation) -> None:
         self.interest = _interest(situation)
         for i, (line, crowd) in enumerate(zip(self.listing.lines, self.crowds, strict=True)):
-            fair = self._fair(line, self._own[i], situation)
+            fair = self._fair(line, self._own[i], self._unmoved[i], situation)
             if abs(fair - crowd.fair) >= NEWS_CENTS:
                 crowd.news(due, fair)
             else:
@@ -166,10 +183,12 @@ class LiveGame:
         rng = self.rng
         self._mood = self._mood * keep + rng.gauss(0.0, MOOD_CENTS) * kick
         self._own = [own * keep + rng.gauss(0.0, OWN_CENTS) * kick for own in self._own]
+        fade = math.exp(-self.tempo.tick / SECOND / self.goals.rest_s)
+        self._unmoved = [unmoved * fade for unmoved in self._unmoved]
         situation = self.fixture.script.situation(self.game_time(due))
         self.interest = _interest(situation)
-        for own, line, crowd in zip(self._own, self.listing.lines, self.crowds, strict=True):
-            crowd.follow(due, self._fair(line, own, situation))
+        for i, (line, crowd) in enumerate(zip(self.listing.lines, self.crowds, strict=True)):
+            crowd.follow(due, self._fair(line, self._own[i], self._unmoved[i], situation))
         self._arbitrage()
         self.agenda.at(max(due + self.tempo.tick, self.agenda.now - self.tempo.tick), self._tick)
 

@@ -22,6 +22,7 @@ from mm.domain.numbers import CENT, CONTRACT, SECOND, Count, Micros
 from mm.domain.order import OrderId, Side
 from mm.exchange.embedded.core.state import MarketState
 from mm.exchange.embedded.slate.agenda import Agenda
+from mm.exchange.embedded.slate.goals import PLAIN, GoalBehaviour
 from mm.exchange.embedded.slate.makers import (
     DEEP,
     FAST,
@@ -77,6 +78,7 @@ class Crowd:
     pace: Pace
     interest: Callable[[], float]
     """How much attention the game has now, 1 = average play."""
+    goals: GoalBehaviour = PLAIN
     busyness: float = attrs.field(init=False)
     fair: float = 50.0
     """Cents; what an informed trader would pay."""
@@ -135,7 +137,7 @@ class Crowd:
 
     def expect_news(self, at: Micros) -> None:
         """Something will happen at `at`. The fast maker's own feed tells it a moment before or after the fact."""
-        self.agenda.at(at + int(self.rng.uniform(-0.25, 0.2) * SECOND), self._pull_fast)
+        self.agenda.at(at + int(self.rng.uniform(*self.goals.lead_s) * SECOND), self._pull_fast)
 
     def news(self, at: Micros, fair: float) -> None:
         """Fair value jumps at `at`: quotes are stale now, and for how long depends on who owns them."""
@@ -145,7 +147,7 @@ class Crowd:
         self._silent_until = Micros(at + int(rng.uniform(1.0, 2.0) * SECOND))
         self._burst_until = Micros(at + int(rng.uniform(0.8, 1.6) * SECOND))
         for _ in range(3):
-            delay = rng.uniform(0.3, 1.0)
+            delay = rng.uniform(*self.goals.informed_s)
             contracts = int(math.exp(rng.gauss(math.log(400), 0.9)))
             self.agenda.at(at + int(delay * SECOND), _Informed(self, contracts))
         self._plan_slow(at, 0.5, 1.4)
@@ -184,7 +186,7 @@ class Crowd:
         if self._news_at is None:
             return 0.0
         age = (now - self._news_at) / SECOND
-        return 4.0 * math.exp(-age / 2.5) if age < 15 else 0.0
+        return self.goals.widening_cents * math.exp(-age / self.goals.widening_s) if age < 15 else 0.0
 
     def _pick_off(self, bid: int, ask: int, now: Micros) -> None:
         """A quote on the wrong side of fair value is taken, in part, by whoever is quick."""
@@ -307,18 +309,28 @@ class Crowd:
             count = Count(max(total, count))
         self.floor.take(NOISE, self.market.ticker, side, limit, count)
 
-    def _strike(self, contracts: int) -> None:
+    def _strike(self, due: Micros, contracts: int) -> None:
         """An informed taker takes what is still offered on the wrong side of fair value."""
         if self.is_over:
             return
         best_bid, best_ask = self.market.best_bid, self.market.best_ask
         count = Count(max(contracts, 1) * CONTRACT)
         if best_ask is not None and best_ask / CENT <= self.fair - STALE_CENTS:
-            limit = math.floor(self.fair - STALE_CENTS)
-            self.floor.take(INFORMED, self.market.ticker, Side.BID, limit, count)
+            side, best, limit = Side.BID, best_ask // CENT, math.floor(self.fair - STALE_CENTS)
         elif best_bid is not None and best_bid / CENT >= self.fair + STALE_CENTS:
-            limit = math.ceil(self.fair + STALE_CENTS)
-            self.floor.take(INFORMED, self.market.ticker, Side.ASK, limit, count)
+            side, best, limit = Side.ASK, best_bid // CENT, math.ceil(self.fair + STALE_CENTS)
+        else:
+            return
+        is_sweep = self._is_sweep(contracts)
+        got = self.floor.take(INFORMED, self.market.ticker, side, limit if is_sweep else best, count)
+        left = contracts - got // CONTRACT
+        if not is_sweep and got and left > 0:
+            self.agenda.at(due + int(self.goals.step_s * SECOND), _Informed(self, left))
+
+    def _is_sweep(self, contracts: int) -> bool:
+        """Whether that taker sends one order for all levels: drawn from its size, so that no other draw moves."""
+        share = self.goals.one_order_share
+        return share >= 1.0 or contracts * 7919 % 1000 < 1000 * share
 
 
 @attrs.frozen(repr=False)
@@ -329,7 +341,7 @@ class _Informed:
     contracts: int
 
     def __call__(self, due: Micros) -> None:
-        self.crowd._strike(self.contracts)
+        self.crowd._strike(due, self.contracts)
 
 
 def _level_sizes(rng: Random) -> tuple[int, ...]:
