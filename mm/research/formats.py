@@ -9,6 +9,7 @@
 | `read_depth` | JSON lines of whole books from REST, a pass now and then |
 | `read_quotes` | CSV of best prices: dollars or cents, several spellings |
 | `read_candles` | JSON lines or CSV of one-minute candles with closing bid and ask |
+| `columns.read_columns` | Parquet that `mm convert` made of any of these |
 
 Prices that come as binary floats are rounded to the 0.1 cent they were made from. Polled and candle tapes have no
 prints: what fills there is a book that moves through a quote.
@@ -30,6 +31,7 @@ from mm.domain.order import MarketTicker, Side
 from mm.domain.tickers import parse_time, series_of
 from mm.engine.backtest.prints import in_order
 from mm.exchange.embedded.slate.recording import infer_grid
+from mm.research.columns import is_columns, read_columns
 from mm.research.frames import read_frames, read_parts
 from mm.research.lines import BadRecording, Lines, first_line
 from mm.research.tape import UNKNOWN_SIZE, BookSource, Kind, Tape, TapeMarket
@@ -319,8 +321,16 @@ def reader_of(path: Path) -> Callable[[Path], Tape]:
     )
 
 
-def read_recording(path: Path) -> Tape:
-    """Any known format, or the folder of one session that `mm record` wrote. Raises `BadRecording`."""
+def read_recording(source: Path | str) -> Tape:
+    """Any known format, the folder of one session that `mm record` wrote, or the address of a converted recording.
+
+    Raises `BadRecording`, and `ConfigError` where a converted recording needs the research extra.
+    """
+    if "://" in str(source):
+        return read_columns(str(source))
+    path = Path(source)
+    if is_columns(path):
+        return read_columns(path)
     if path.is_dir():
         parts = sorted(path.glob("part-*.jsonl.gz"))
         if not parts:

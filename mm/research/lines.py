@@ -20,7 +20,7 @@ T = TypeVar("T")
 class BadRecording(MMError):
     """A file that cannot be used; the message names it, the line where there is one, and what was expected."""
 
-    def __init__(self, path: Path, line: int | None, problem: str) -> None:
+    def __init__(self, path: Path | str, line: int | None, problem: str) -> None:
         where = f"{path}, line {line}" if line is not None else str(path)
         super().__init__(f"{where}: {problem}")
 

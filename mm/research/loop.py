@@ -18,14 +18,12 @@ from typing import Any, Final
 import attrs
 
 from mm.domain.book import Level
-from mm.domain.commands import FlattenReason
 from mm.domain.errors import InvariantError
 from mm.domain.fill import Fill
 from mm.domain.market import Market, MarketStatus
-from mm.domain.numbers import DOLLAR, SECOND, Count, Micros, Money, Price
+from mm.domain.numbers import Count, Micros, Money, Price
 from mm.domain.order import MarketTicker, Side
-from mm.domain.tickers import eastern_date, event_of
-from mm.engine.limits import DailyLoss, PortfolioMae
+from mm.domain.tickers import event_of
 from mm.engine.quoter import Decision
 from mm.exchange.paper.account import PaperAccount
 from mm.exchange.paper.core import PaperCore
@@ -33,6 +31,7 @@ from mm.exchange.port import OrderReport
 from mm.research.errands import Agenda, Errands, make_desk, ref_of, urgency
 from mm.research.fills import model_market
 from mm.research.options import BacktestOptions
+from mm.research.overall import Overall
 from mm.research.quiet import quiet_after
 from mm.research.room import Room, Watcher
 from mm.research.tape import Kind, Tape, TapeMarket
@@ -42,7 +41,6 @@ from mm.tasks.positions import Positions
 
 CASH: Final = Money(10**18)
 """Enough: the back-test asks whether quotes make money, not whether we can afford them."""
-MONITOR_EVERY: Final = Micros(SECOND)
 CHUNK: Final = 8_192
 """Rows between two reports of progress."""
 _STATUS: Final = {
@@ -67,15 +65,12 @@ class Backtest:
     core: PaperCore = attrs.field(init=False)
     floor: Floor = attrs.field(init=False)
     desk: OrderDesk = attrs.field(init=False)
-    mae: PortfolioMae = attrs.field(init=False)
-    loss: DailyLoss = attrs.field(init=False)
+    overall: Overall = attrs.field(init=False)
     errands: Errands = attrs.field(init=False)
     decisions: int = 0
     _dirty: dict[int, Room] = attrs.field(factory=dict)
-    _is_watching: bool = False
     _is_tight: bool = False
-    _rests_since: Micros = Micros(0)
-    """When the limits over all markets were last looked at, if nothing has moved since; else 0."""
+    """A limit over all markets may hold some quote back: every change is looked at then."""
     _levels: tuple[list[Level], list[Level]] = attrs.field(factory=lambda: ([], []))
     _levels_left: int = 0
 
@@ -99,8 +94,12 @@ class Backtest:
             mark=self._mark,
             deliver=self._deliver,
         )
-        self.mae = PortfolioMae(options.parameters)
-        self.loss = DailyLoss(options.parameters.daily_loss_limit)
+        self.overall = Overall(
+            floor=self.floor,
+            agenda=self.agenda,
+            rooms=self.by_ticker,
+            mark=self._mark,
+        )
         for place, info in enumerate(self.tape.markets):
             self._open(place, info)
         for room in self.rooms:
@@ -132,6 +131,7 @@ class Backtest:
         self.floor.books[info.ticker] = paper.book
         self.floor.exposure.know_market(info.ticker)
         room = Room(place, info, paper, self.floor.add_market(market))
+        room.maker.context.fees = info.fees
         self.rooms.append(room)
         self.by_ticker[info.ticker] = room
 
@@ -252,8 +252,8 @@ class Backtest:
             for room in self.rooms:
                 if not room.is_over:
                     self._mark(room)
-        if dirty and self._rests_since:
-            self._watch_again()
+        if dirty and self.overall.rests_since:
+            self.overall.watch_again()
         while dirty:
             marked = list(dirty.values())
             dirty.clear()
@@ -295,7 +295,7 @@ class Backtest:
         elif price in lane.hot and price not in room.own_prices:
             lane.refresh()
         after = book.best_bid if side is Side.BID else book.best_ask
-        if after != before or (room.quiet is None and price in room.own_prices):
+        if after != before or room.sees_depth or (room.quiet is None and price in room.own_prices):
             self._dirty[room.place] = room
 
     def _snapshot(self, room: Room, bids: list[Level], asks: list[Level]) -> None:
@@ -350,9 +350,7 @@ class Backtest:
                 room = self.by_ticker[event.ticker]
                 self._ours_changed(room)
                 self.watcher.on_fill(room, event)
-                if not self._is_watching:
-                    self._is_watching = True
-                    self.agenda.later(MONITOR_EVERY, self._monitor)
+                self.overall.watch()
             elif isinstance(event, OrderReport):
                 self.desk.on_report(event)
                 room = self.by_ticker[event.ticker]
@@ -365,66 +363,13 @@ class Backtest:
 
     def _ours_changed(self, room: Room) -> None:
         """An order or the position of a market: it and its sisters are to be looked at."""
-        self._is_tight = self._may_bind()
+        self._is_tight = self.overall.may_bind
         room.own_prices = frozenset(o.price for o in self.desk.of_market(room.ticker))
         room.refresh()
         self._mark(room)
 
         for sister in room.sisters:
             self._mark(sister)
-
-    # --- the limits over all markets ---
-
-    def _may_bind(self) -> bool:
-        """Whether a limit over all markets or events could hold some quote back: then every change is looked at."""
-        limits, exposure = self.options.parameters.risk_limits, self.floor.exposure
-        if self.floor.is_tight or limits.night is not None:
-            return True
-        shared = [limit for limit in (limits.series, limits.day, limits.portfolio) if limit is not None]
-        most = self.options.parameters.size_per_fill * DOLLAR  # that one quote can add
-        return bool(shared) and exposure.portfolio.total + most > min(shared)
-
-    def _monitor(self) -> None:
-        """Once a second while anything is held. Where nothing moves it says the same, and rests."""
-        floor = self.floor
-        if self.loss.limit is not None and self.loss.observe(floor.marked_pnl(), eastern_date(self.now)):
-            floor.hold_all("loss", "daily loss limit")
-            self._mark_all()
-        at_risk: dict[MarketTicker, tuple[Count, Money]] = {}
-        for ticker, history in floor.positions.histories.items():
-            if history.state.is_flat or self.by_ticker[ticker].is_over:
-                continue
-            mark = floor.mark_of(ticker)
-            if mark is not None:
-                at_risk[ticker] = (history.state.net, history.state.mae_value(mark))
-        was_tripped = self.mae.is_tripped
-        verdict = self.mae.observe(at_risk, self.now)
-        if verdict.just_tripped:
-            floor.hold_all("portfolio", "portfolio MAE limit")
-        elif was_tripped and not verdict.is_tripped:
-            floor.lift_all("portfolio")
-        if was_tripped != verdict.is_tripped:
-            self._mark_all()
-        for ticker in verdict.flatten:
-            floor.makers[ticker].flatten(FlattenReason.PORTFOLIO_MAE)
-            self._mark(self.by_ticker[ticker])
-        self._is_watching = bool(at_risk) or self.mae.is_tripped
-        if not self._is_watching:
-            return
-        if self.mae.is_tripped or self.mae.breach_since is not None or self.loss.limit is not None:
-            self.agenda.later(MONITOR_EVERY, self._monitor)
-        else:
-            self._rests_since = self.now
-
-    def _watch_again(self) -> None:
-        """Something moved: the next look is where it would have been without the rest."""
-        past = self.now - self._rests_since
-        self._rests_since = Micros(0)
-        self.agenda.later(MONITOR_EVERY - past % MONITOR_EVERY, self._monitor)
-
-    def _mark_all(self) -> None:
-        for room in self.rooms:
-            self._mark(room)
 
     def _tell_triggers(self, room: Room) -> None:
         for reason, _, _ in room.maker.take_triggers():

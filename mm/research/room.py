@@ -57,6 +57,9 @@ class Lane:
 
     def refresh(self) -> None:
         """Look at the orders anew: after anything that is not a plain change of a level."""
+        if self.room.sees_depth:
+            self.meets = -1 if self.side is Side.BID else DOLLAR + 1
+            return  # every change concerns somebody
         paper, side = self.room.paper, self.side
         own, theirs = paper.orders[side], paper.orders[side.opposite]
         self.hot = paper.touched_prices(side) | self.room.own_prices
@@ -94,6 +97,8 @@ class Room:
     """Within these bounds the engine would say again what it said last; None: it has to be asked."""
     average: Price | None = None
     """The engine's average of prints, as its rules see it."""
+    sees_depth: bool = False
+    """Its strategy looks at sizes: every change is told."""
     book: OrderBook = attrs.field(init=False)
     """The recorded book, without our orders."""
     bids: Lane = attrs.field(init=False)
@@ -101,6 +106,7 @@ class Room:
 
     def __attrs_post_init__(self) -> None:
         self.book = self.paper.book
+        self.sees_depth = self.maker.strategy.sees_depth
         self.bids, self.asks = Lane(self, Side.BID), Lane(self, Side.ASK)
         self.refresh()
 
