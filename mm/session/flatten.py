@@ -15,7 +15,7 @@ import trio
 from mm.domain.errors import ConfigError
 from mm.domain.market import Market
 from mm.domain.numbers import SECOND, Micros
-from mm.domain.order import MarketTicker, Side, TimeInForce
+from mm.domain.order import MarketTicker, Order, Side, TimeInForce
 from mm.domain.tickers import series_of
 from mm.engine.exits import ExitOrder, exit_order
 from mm.engine.mark import Touch
@@ -24,20 +24,21 @@ from mm.exchange.port import (
     AuthError,
     Exchange,
     ExchangeError,
-    NewOrder,
     OutcomeUnknown,
     RateLimited,
     TradingPaused,
     VenuePosition,
 )
 from mm.ledger import DataFolderInUse, lock_data_folder
+from mm.session.flatten_books import FlattenBooks, open_books
 from mm.session.operator import Operator, Say, open_operator, say_aloud
 from mm.session.summary import ExitCode
 from mm.session.surroundings import Surroundings
 from mm.session.venue import NoExchange
 from mm.settings import Settings
+from mm.tasks.desk import as_new_order
 from mm.tasks.freshness import LONG_READ_LAG_S
-from mm.tasks.ids import OrderIds, new_session
+from mm.tasks.ids import OrderIds, new_flatten_session
 from mm.views.texts import cents, contracts
 
 log = structlog.get_logger(__name__)
@@ -73,10 +74,13 @@ async def flatten(
     try:
         with lock:
             async with open_operator(settings, surroundings, say) as operator:
-                job = Flattening(operator=operator, wanted=tuple(MarketTicker(t) for t in tickers))
-                if dry_run:
-                    return await job.show()
-                return await job.run(deadline_s, sweep_first=is_alone)
+                ids = OrderIds(settings["BOT_NAME"], new_flatten_session(surroundings.random_below))
+                async with open_books(operator, ids.session, is_alone=is_alone) as books:
+                    wanted = tuple(MarketTicker(ticker) for ticker in tickers)
+                    job = Flattening(operator=operator, books=books, ids=ids, wanted=wanted)
+                    if dry_run:
+                        return await job.show()
+                    return await job.run(deadline_s, sweep_first=is_alone)
     except DataFolderInUse as exc:
         raise DataFolderInUse(f"{exc}; or say --beside-bot, best with its quotes switched off") from None
     except NoExchange as exc:
@@ -92,15 +96,12 @@ class Flattening:
     """The work of one `mm flatten`."""
 
     operator: Operator
+    books: FlattenBooks
+    ids: OrderIds
     wanted: tuple[MarketTicker, ...]
     """Empty: everything that is ours."""
     _attempts: dict[MarketTicker, int] = attrs.field(factory=dict)
     _last_write: Micros = Micros(0)
-    _ids: OrderIds = attrs.field(init=False)
-
-    def __attrs_post_init__(self) -> None:
-        operator = self.operator
-        self._ids = OrderIds(operator.settings["BOT_NAME"], new_session(operator.surroundings.random_below))
 
     @property
     def _exchange(self) -> Exchange:
@@ -126,8 +127,12 @@ class Flattening:
             return ExitCode.ORDERS_MAY_REST  # they could trade with us, or open what was just closed
         _, left = await self._held()
         self._tell_left(left)
+        is_flat = False
         with trio.move_on_after(deadline_s):
             await self._until_flat()
+            is_flat = True
+        await self.books.book_fills()
+        if is_flat:
             self._say("flat, by the exchange's word")
             return ExitCode.CLEAN
         held, _ = await self._held()
@@ -200,35 +205,35 @@ class Flattening:
         cost = operator.budget.limits.cost(*endpoints.PLACE)
         await operator.budget.take_for_exit(cost, market.exchange_index)
         self._attempts[market.ticker] = self._attempts.get(market.ticker, 0) + 1
+        sent = Order(
+            client_order_id=self.ids.next(),
+            ticker=market.ticker,
+            side=order.side,
+            price=order.price,
+            count=order.count,
+            exchange_index=market.exchange_index,
+            time_in_force=TimeInForce.IOC,
+            post_only=False,
+            reduce_only=True,
+        )
+        await self.books.intend(sent)
         try:
-            ack = await self._exchange.place(
-                NewOrder(
-                    client_order_id=self._ids.next(),
-                    ticker=market.ticker,
-                    side=order.side,
-                    price=order.price,
-                    count=order.count,
-                    exchange_index=market.exchange_index,
-                    time_in_force=TimeInForce.IOC,
-                    post_only=False,
-                    reduce_only=True,
-                )
-            )
+            ack = await self._exchange.place(as_new_order(sent))
         except AuthError:
             raise
-        except RateLimited as exc:
+        except OutcomeUnknown as exc:
+            await self.books.failed(sent, is_unknown=True)
+            self._say(f"  no answer, the next look tells: {exc}")
+        except ExchangeError as exc:
+            await self.books.failed(sent, is_unknown=False)
+            if not isinstance(exc, RateLimited):
+                self._say(f"  {'paused' if isinstance(exc, TradingPaused) else 'refused'}: {exc}")
+                return False
             operator.budget.refused(market.exchange_index)
             await trio.sleep(exc.retry_after)
             return True
-        except OutcomeUnknown as exc:
-            self._say(f"  no answer, the next look tells: {exc}")
-        except TradingPaused as exc:
-            self._say(f"  paused: {exc}")
-            return False
-        except ExchangeError as exc:
-            self._say(f"  refused: {exc}")
-            return False
         else:
+            await self.books.answered(sent, ack)
             self._say(f"  {contracts(ack.filled)} traded")
         self._last_write = operator.surroundings.clock()
         return True

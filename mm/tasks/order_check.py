@@ -14,7 +14,7 @@ import trio
 
 from mm.domain.fill import Fill
 from mm.domain.numbers import SECOND, Micros, format_count
-from mm.domain.order import ClientOrderId, Order, OrderId, OrderState
+from mm.domain.order import ClientOrderId, Order, OrderId, OrderState, TimeInForce
 from mm.exchange import endpoints
 from mm.exchange.paging import read_all
 from mm.exchange.port import (
@@ -30,7 +30,7 @@ from mm.exchange.port import (
 from mm.tasks.budget import ReadBudget, Ticket, Urgency, WriteBudget
 from mm.tasks.desk import OrderDesk
 from mm.tasks.freshness import Moment, reads_show
-from mm.tasks.ids import OrderIds
+from mm.tasks.ids import OrderIds, closes_positions
 
 log = structlog.get_logger(__name__)
 
@@ -55,6 +55,9 @@ class FillNames(Protocol):
 
     def record_foreign_order(self, order_id: OrderId) -> None:
         """An order of the account that is not ours."""
+
+    def record_order(self, order: Order) -> None:
+        """An order of ours that nobody has written down: its fills get its id and its kind."""
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -249,5 +252,26 @@ class OrderCheck:
                 self.names.record_foreign_order(order_id)
             elif self.desk.find(order_id, client_id) is not None:
                 self.desk.on_report(report)
+            elif closes_positions(client_id):
+                self.names.record_order(_flattened(report, client_id))
             else:
                 self.names.record_order_name(order_id, client_id)
+
+
+def _flattened(report: OrderReport, client_order_id: ClientOrderId) -> Order:
+    """An order that `mm flatten` sent beside us."""
+    return Order(
+        client_order_id=client_order_id,
+        ticker=report.ticker,
+        side=report.side,
+        price=report.price,
+        count=report.initial,
+        time_in_force=TimeInForce.IOC,
+        post_only=False,
+        reduce_only=True,
+        exchange_index=report.exchange_index,
+        state=OrderState.DONE,
+        order_id=report.order_id,
+        reported_filled=report.filled,
+        created_at=report.created_at or Micros(0),
+    )

@@ -228,7 +228,7 @@ class Reconciler:
             if self.floor.apply_fill(fill):
                 found += 1
                 log.info("fill found by the reconciler", market=fill.ticker, trade_id=fill.trade_id)
-        await self._note_unknown({fill.order_id for fill in new})
+        await self._note_unknown(new)
         keys = {fill.key for fill in new}
         for fill in fresh:
             self._confirmed[fill.key] = None
@@ -239,9 +239,15 @@ class Reconciler:
         await self._rebuild()
         return found
 
-    async def _note_unknown(self, order_ids: set[OrderId]) -> None:
+    async def _note_unknown(self, fills: Sequence[Fill]) -> None:
         desk = self.floor.desk
-        strange = sorted(i for i in order_ids if desk is not None and desk.find(i) is None)
+        strange = sorted(
+            {
+                f.order_id
+                for f in fills
+                if desk is not None and desk.find(f.order_id, f.client_order_id) is None
+            }
+        )
         if strange:
             known = await self.ledger.find_orders(strange)
             self._order_check().note_unknown(i for i in strange if i not in known)
@@ -305,7 +311,9 @@ class Reconciler:
                 batch.append(channel.receive_nowait())
             except (trio.WouldBlock, trio.EndOfChannel):
                 break
-        new = {fill.key for fill in await self.ledger.record_fills(batch)}
+        recorded = await self.ledger.record_fills(batch)
+        await self._note_unknown(recorded)
+        new = {fill.key for fill in recorded}
         # Known already: a poll was faster, or memory had forgotten it and counted it twice. The ledger tells.
         self.floor.positions.to_rebuild |= {fill.ticker for fill in batch if fill.key not in new}
         await self._rebuild()

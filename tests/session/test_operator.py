@@ -1,6 +1,7 @@
 """`mm cancel-all`, `mm flatten` and `mm status`: with and without a bot, from another machine, with foreign orders."""
 
 import json
+import sqlite3
 from pathlib import Path
 
 import attrs
@@ -20,6 +21,7 @@ from mm.session.operator import CONFIRMATION, cancel_all
 from mm.session.status import look_at_status
 from mm.session.summary import ExitCode
 from mm.session.trading import Trading
+from mm.tasks.ids import closes_positions
 from mm.views.status import status_document, status_text
 
 pytestmark = pytest.mark.real
@@ -212,6 +214,58 @@ async def test_flatten_closes_until_the_exchange_says_flat(rig: Rig) -> None:
     assert "flat, by the exchange's word" in said.text
 
 
+def kinds_in(rig: Rig) -> set[str]:
+    """Of all fills in the ledger."""
+    with open_reader(rig.data_dir / "ledger.sqlite3") as reader:
+        (account,) = reader.accounts()
+        return {row.kind.value for row in reader.fills(account)}
+
+
+def exits_in(rig: Rig) -> int:
+    """Contracts that the ledger knows as traded by `mm flatten`, in orders that it knows as well."""
+    with open_reader(rig.data_dir / "ledger.sqlite3") as reader:
+        (account,) = reader.accounts()
+        rows = [row for row in reader.fills(account) if row.kind.value == "exit"]
+    assert all(closes_positions(row.fill.client_order_id) for row in rows if row.fill.client_order_id)
+    return sum(row.fill.count for row in rows)
+
+
+async def test_flatten_writes_its_orders_and_fills_to_the_ledger(rig: Rig) -> None:
+    """What it did is known before the next start, which finds nothing more and agrees with the exchange."""
+    await rig.run_bot(is_quoting)
+    await buy(rig)
+    said = Said()
+    assert await flatten(rig.settings(), live_surroundings(), say=said) == ExitCode.CLEAN
+
+    assert "not written" not in said.text
+    with sqlite3.connect(rig.data_dir / "ledger.sqlite3") as ledger:
+        orders = ledger.execute(
+            "SELECT state, kind, order_id IS NOT NULL FROM orders WHERE client_order_id LIKE '%-flat%'"
+        ).fetchall()
+    assert orders
+    assert set(orders) == {("done", "exit", 1)}
+    booked = exits_in(rig)
+    assert booked >= 3 * CONTRACT
+    summary = await rig.run_bot(is_quoting, DISABLE_NEW_QUOTES="false")
+    assert (summary.exit_code, summary.positions_match) == (ExitCode.CLEAN, True)
+    assert exits_in(rig) >= booked
+    assert "unknown" not in kinds_in(rig)
+
+
+async def test_flatten_gets_flat_without_a_usable_ledger(rig: Rig) -> None:
+    """A damaged file is told, and stops nobody."""
+    await buy(rig)
+    rig.data_dir.mkdir(exist_ok=True)
+    (rig.data_dir / "ledger.sqlite3").write_bytes(b"no database at all" * 1_000)
+    said = Said()
+
+    assert (
+        await flatten(rig.settings(), live_surroundings(), tickers=list(await rig.positions()), say=said) == 0
+    )
+    assert await rig.positions() == {}
+    assert "not written to the ledger" in said.text
+
+
 async def test_flatten_names_a_market_and_leaves_the_others(rig: Rig) -> None:
     """A ticker that is not held closes nothing; a dry run sends nothing."""
     ticker = await buy(rig)
@@ -266,6 +320,9 @@ async def test_flatten_is_refused_while_a_bot_runs_here(rig: Rig) -> None:
         )
         assert await flatten(rig.settings(), live_surroundings(), beside_bot=True, say=Said()) == 0
         assert await rig.positions() == {}
+        with trio.fail_after(10.0):  # the bot books it, and asks what it was
+            while not exits_in(rig) or "unknown" in kinds_in(rig):
+                await trio.sleep(0.1)
 
     await buy(rig)
     summary = await rig.run_bot(script=script)
