@@ -293,6 +293,7 @@ def replay(
     *,
     market: str | None = None,
     set: list[str] | None = None,  # noqa: A002 - the option's name
+    trust: list[str] | None = None,
     json: Path | None = None,
 ) -> int:
     """Make the decisions of an incident bundle or a recorded session again, and show the first that is not the same.
@@ -303,11 +304,12 @@ def replay(
         journal: A bundle (MM_DATA_DIR/incidents/...), a recorded session (MM_DATA_DIR/recordings/...), or one of its files.
         market: Only this market.
         set: NAME=VALUE, a parameter of the strategy instead of the recorded one; may be repeated.
+        trust: A module of yours that the journal may name, where a strategy of your own was running; may be repeated.
         json: Write the result to this file.
     """
     from mm.session.replaying import replay as replay_journal
 
-    return replay_journal(journal, market=market, sets=set or [], json=json)
+    return replay_journal(journal, market=market, sets=set or [], trust=trust or [], json=json)
 
 
 @app.command

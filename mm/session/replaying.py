@@ -13,6 +13,7 @@ from mm.domain.errors import ConfigError
 from mm.domain.numbers import SECOND, Micros
 from mm.domain.order import MarketTicker
 from mm.domain.tickers import format_time
+from mm.engine.decisions.codec import Unpacker
 from mm.engine.decisions.player import BadEntry, Difference, Player
 from mm.engine.parameters import PARAMETERS, StrategyParameters, build_parameters
 from mm.tasks.decision_files import DamagedJournal, JournalFiles, find_journal
@@ -50,12 +51,15 @@ class _Replay:
         return UNREADABLE if self.damage or not self.player.decisions else SAME
 
 
-def replay(path: Path, *, market: str | None, sets: Sequence[str], json: Path | None) -> int:
+def replay(
+    path: Path, *, market: str | None, sets: Sequence[str], trust: Sequence[str], json: Path | None
+) -> int:
     """Replay the journal at `path`; what came of it goes to stdout.
 
     Args:
         market: Only this one.
         sets: NAME=VALUE, parameters of the strategy instead of the recorded ones.
+        trust: Modules beside the engine that a journal may name: strategies of one's own.
         json: Write the result there too.
 
     Returns:
@@ -65,7 +69,11 @@ def replay(path: Path, *, market: str | None, sets: Sequence[str], json: Path | 
         ConfigError: A parameter that does not exist or a bad value.
         DamagedJournal: There is no journal, or a segment is missing or cut.
     """
-    player = Player(change=_change(sets), only=MarketTicker(market) if market is not None else None)
+    player = Player(
+        change=_change(sets),
+        only=MarketTicker(market) if market is not None else None,
+        unpack=Unpacker(frozenset(trust)),
+    )
     found = _Replay(files=find_journal(path), player=player)
     found.run()
     _print(found, sets)

@@ -1,7 +1,8 @@
 """Values of the domain and the engine as plain data for JSON, and back, exactly.
 
-Written by fields, not by hand for each class, so that a field added tomorrow is kept as well. Only classes and functions
-that live in `mm.domain` and `mm.engine` can be named by such data: reading a file from elsewhere runs nothing of it.
+Written by fields, not by hand for each class, so that a field added tomorrow is kept as well. Read are only classes and
+functions of `mm.domain`, `mm.engine` and of modules that the reader trusts by name (a strategy of his own): a file from
+elsewhere makes nobody import or run anything.
 """
 
 import enum
@@ -16,7 +17,7 @@ import attrs
 from mm.domain.errors import MMError
 
 PACKAGES: Final = ("mm.domain.", "mm.engine.")
-"""Where what is named in a journal may live."""
+"""Where what is named in a journal may live, whoever reads it."""
 _JSON_INT: Final = 2**63
 """Integers from here on are written as text: not every JSON reader has them."""
 
@@ -70,37 +71,66 @@ _PACKERS: Final[Mapping[type, Callable[[Any], Any]]] = {
 }
 
 
-def unpack(data: Any) -> Any:
-    """The value that `pack` was given. Raises `NotPlain` for what names nothing of ours or has other fields."""
-    if isinstance(data, list):
-        return [unpack(v) for v in data]
-    if not isinstance(data, dict):
-        return data
-    name = data.get("$c")
-    if name is not None:
-        return _unpack_object(str(name), data)
-    try:
-        ((tag, body),) = data.items()
-        return _UNPACKERS[tag](body)
-    except (KeyError, ValueError, TypeError) as exc:
-        raise NotPlain(f"not a value of a journal: {str(data)[:80]} ({exc})") from None
+@attrs.frozen
+class Unpacker:
+    """Makes values of what `pack` wrote."""
+
+    trusted: frozenset[str] = frozenset()
+    """Packages and modules beside our own whose classes and functions may be named."""
+
+    def __call__(self, data: Any) -> Any:
+        """The value that `pack` was given.
+
+        Raises `NotPlain` for what names nothing of ours or trusted, or has other fields.
+        """
+        if isinstance(data, list):
+            return [self(v) for v in data]
+        if not isinstance(data, dict):
+            return data
+        name = data.get("$c")
+        if name is not None:
+            return self._object(str(name), data)
+        try:
+            ((tag, body),) = data.items()
+            return _UNPACKERS[tag](self, body)
+        except (KeyError, ValueError, TypeError) as exc:
+            raise NotPlain(f"not a value of a journal: {str(data)[:80]} ({exc})") from None
+
+    def _object(self, name: str, data: Mapping[str, Any]) -> Any:
+        kind = self.find(name)
+        if not attrs.has(kind):
+            raise NotPlain(f"{name} is not a class of values")
+        fields = {field.name for field in attrs.fields(kind)}
+        given = {key for key in data if key != "$c"}
+        if unknown := sorted(given - fields):
+            raise NotPlain(f"{name} has no field {unknown[0]!r}: written by another version")
+        value = object.__new__(kind)
+        for key in given:
+            object.__setattr__(value, key, self(data[key]))
+        for field in attrs.fields(kind):
+            if field.name not in given:
+                object.__setattr__(value, field.name, _default_of(name, field))
+        return value
+
+    def find(self, name: str) -> Any:
+        """What `module:path` names. Raises `NotPlain`."""
+        module, _, path = name.partition(":")
+        if not path or not all(part.isidentifier() for part in path.split(".")):
+            raise NotPlain(f"{name!r} names nothing")
+        is_trusted = any(module == known or module.startswith(f"{known}.") for known in self.trusted)
+        if not module.startswith(PACKAGES) and not is_trusted:
+            raise NotPlain(f"{name} is not of the engine, and {module} is not trusted (`--trust {module}`)")
+        try:
+            found: Any = importlib.import_module(module)
+            for part in path.split("."):
+                found = getattr(found, part)
+        except (ImportError, AttributeError):
+            raise NotPlain(f"{name} does not exist here: written by another version") from None
+        return found
 
 
-def _unpack_object(name: str, data: Mapping[str, Any]) -> Any:
-    kind = _find(name)
-    if not attrs.has(kind):
-        raise NotPlain(f"{name} is not a class of values")
-    fields = {field.name for field in attrs.fields(kind)}
-    given = {key for key in data if key != "$c"}
-    if unknown := sorted(given - fields):
-        raise NotPlain(f"{name} has no field {unknown[0]!r}: written by another version")
-    value = object.__new__(kind)
-    for key in given:
-        object.__setattr__(value, key, unpack(data[key]))
-    for field in attrs.fields(kind):
-        if field.name not in given:
-            object.__setattr__(value, field.name, _default_of(name, field))
-    return value
+unpack: Final = Unpacker()
+"""For data that names only what is ours."""
 
 
 def _default_of(name: str, field: "attrs.Attribute[Any]") -> Any:
@@ -113,42 +143,20 @@ def _default_of(name: str, field: "attrs.Attribute[Any]") -> Any:
     return default
 
 
-def _enum_member(body: Any) -> Any:
-    kind, member = body
-    return _find(kind)[member]
-
-
-_UNPACKERS: Final[Mapping[str, Callable[[Any], Any]]] = {
-    "$i": int,
-    "$e": _enum_member,
-    "$f": lambda body: _find(body),
-    "$t": lambda body: tuple(unpack(v) for v in body),
-    "$d": lambda body: deque((unpack(v) for v in body[1]), maxlen=body[0]),
-    "$m": lambda body: {unpack(k): unpack(v) for k, v in body},
-    "$s": lambda body: frozenset(unpack(v) for v in body),
-    "$q": lambda body: Fraction(int(body[0]), int(body[1])),
+_UNPACKERS: Final[Mapping[str, Callable[[Unpacker, Any], Any]]] = {
+    "$i": lambda _, body: int(body),
+    "$e": lambda read, body: read.find(body[0])[body[1]],
+    "$f": lambda read, body: read.find(body),
+    "$t": lambda read, body: tuple(read(v) for v in body),
+    "$d": lambda read, body: deque((read(v) for v in body[1]), maxlen=body[0]),
+    "$m": lambda read, body: {read(k): read(v) for k, v in body},
+    "$s": lambda read, body: frozenset(read(v) for v in body),
+    "$q": lambda _, body: Fraction(int(body[0]), int(body[1])),
 }
 
 
 def _name_of(thing: Any) -> str:
     name = f"{thing.__module__}:{thing.__qualname__}"
-    if not name.startswith(PACKAGES) or "<" in name:
-        raise NotPlain(f"{name} is not of the engine and cannot be journalled")
+    if "<" in name:
+        raise NotPlain(f"{name} has no name by which it could be found again")
     return name
-
-
-def _find(name: str) -> Any:
-    module, _, path = name.partition(":")
-    if (
-        not module.startswith(PACKAGES)
-        or not path
-        or not all(part.isidentifier() for part in path.split("."))
-    ):
-        raise NotPlain(f"{name} is not of the engine")
-    try:
-        found: Any = importlib.import_module(module)
-        for part in path.split("."):
-            found = getattr(found, part)
-    except (ImportError, AttributeError):
-        raise NotPlain(f"{name} does not exist here: written by another version") from None
-    return found

@@ -21,6 +21,7 @@ from mm.domain.order import Order, Side
 from mm.engine.decisions.codec import NotPlain, pack
 from mm.engine.diff import SidePlan
 from mm.engine.quoter import Decision, MarketMaker
+from mm.engine.strategies.view import Context
 
 MAX_ENTRIES: Final = 200_000
 """That wait to be taken, over all markets (about 60 MB at worst)."""
@@ -30,7 +31,7 @@ MAX_BOOK_CHANGES: Final = 2_000
 Entry = tuple[Any, ...]
 """Kind, market's number, and what belongs to it; values that do not change any more."""
 
-LINKS: Final = frozenset({"book", "inventory", "orders", "journal"})
+LINKS: Final = frozenset({"book", "inventory", "orders", "context", "journal"})
 """Fields of a maker that lead elsewhere: what they give is noted instead. Other functions that a maker holds are
 questions (the room that the limits leave): each call with its answer is part of the decision."""
 LOOSE: Final = frozenset({"triggers", "needs_position_check"})
@@ -51,6 +52,10 @@ def is_question(value: object) -> bool:
 
 _COMPARED: Final = tuple(name for name in state_fields() if name not in LOOSE)
 _state_values = attrgetter(*_COMPARED)
+_WHOLE: Final = frozenset({"parameters", "strategy", "policy", "mid", "gate", "brake", "timers", "signals"})
+"""Fields that share their values with others: when one is set from outside, all of the state is noted anew."""
+CONTEXT_FIELDS: Final = tuple(field.name for field in attrs.fields(Context))
+_context_values = attrgetter(*CONTEXT_FIELDS)
 
 
 @attrs.define(eq=False)
@@ -145,6 +150,7 @@ class JournalledMaker(MarketMaker):
     _seen_orders: tuple[Any, ...] = attrs.field(default=(), init=False)
     _seen_inventory: tuple[Any, ...] = attrs.field(default=(), init=False)
     _seen_holds: tuple[Any, ...] = attrs.field(default=(), init=False)
+    _seen_context: tuple[Any, ...] = attrs.field(default=(), init=False)
 
     def __attrs_post_init__(self) -> None:
         super().__attrs_post_init__()
@@ -160,7 +166,21 @@ class JournalledMaker(MarketMaker):
                 self._asked.append((name, pack(answer), *map(pack, args)))
             return answer
 
+        noted.is_noting = True  # type: ignore[attr-defined]
         return noted
+
+    def _note_context(self) -> None:
+        """What the shell tells strategies is changed in place: look whether it was."""
+        context = self.context
+        values = _context_values(context)
+        if values == self._seen_context:
+            return
+        for name in CONTEXT_FIELDS:
+            ask = getattr(context, name)
+            if is_question(ask) and not hasattr(ask, "is_noting"):
+                setattr(context, name, self._noting(f"context.{name}", ask))
+        self._seen_context = _context_values(context)
+        self.sink.add(("context", self.number, context_data(context)))
 
     # --- what happened ---
 
@@ -201,13 +221,13 @@ class JournalledMaker(MarketMaker):
             act()
             return
         self._look()
-        self.sink.add(entry)
-        self._is_inside = True
+        self._is_inside, self._asked = True, []
         try:
             act()
         finally:
             self._is_inside = False
             self._seen_state = _state_values(self)
+            self.sink.add((*entry[:2], self._asked, *entry[2:]))
 
     # --- what to do ---
 
@@ -249,11 +269,12 @@ class JournalledMaker(MarketMaker):
         state = _state_values(self)
         if self._epoch != sink.epoch or state != self._seen_state:
             changed = self._set_from_outside(state)
-            if self._epoch != sink.epoch or changed - {"market"}:
+            if self._epoch != sink.epoch or changed & _WHOLE:
                 self._checkpoint(changed)
                 return
-            sink.add(("market", self.number, self.market))
+            sink.add(("set", self.number, {name: pack(getattr(self, name)) for name in sorted(changed)}))
             self._seen_state = state
+        self._note_context()
         if isinstance(book, JournalledBook) and book.changes:
             if len(book.changes) > MAX_BOOK_CHANGES:
                 self._checkpoint({"book"})
@@ -289,7 +310,9 @@ class JournalledMaker(MarketMaker):
         self._seen_orders = tuple(map(_order_values, orders))
         self._seen_inventory = inventory_values(inventory)
         self._seen_holds = tuple(self.holds.items()), tuple(self.exit_holds.items())
+        self._seen_context = ()
         self.sink.add(("checkpoint", self.number, sorted(changed), checkpoint(self, orders, inventory)))
+        self._note_context()
 
 
 def checkpoint(maker: MarketMaker, orders: Iterable[Order], inventory: InventoryState) -> dict[str, Any]:
@@ -307,4 +330,10 @@ def checkpoint(maker: MarketMaker, orders: Iterable[Order], inventory: Inventory
         },
         "orders": [list(map(pack, _order_values(order))) for order in orders],
         "inventory": pack(inventory),
+        "context": context_data(maker.context),
     }
+
+
+def context_data(context: Context) -> dict[str, Any]:
+    """What the shell tells strategies, as plain data; questions are left out."""
+    return {n: pack(v) for n in CONTEXT_FIELDS if not is_question(v := getattr(context, n))}

@@ -38,13 +38,15 @@ class Encoder:
         if kind == "checkpoint":
             self._last.pop(number, None)
             self._asked.pop(number, None)
-        if kind in ("checkpoint", "inventory", "gap"):
+        if kind in ("checkpoint", "inventory", "gap", "set", "context"):
             return list(entry)  # plain already
         if kind == "raised":
             return ["raised", number, entry[2], self._questions(number, entry[3]), *entry[4:]]
         if kind == "holds":
             return ["holds", number, [list(hold) for hold in entry[2]], [list(hold) for hold in entry[3]]]
-        return [kind, number, *map(pack, entry[2:])]
+        if kind == "trade":
+            return ["trade", number, pack(entry[2])]
+        return [kind, number, self._questions(number, entry[2]), *map(pack, entry[3:])]
 
     def _outcome(self, number: int, outcome: tuple[Any, ...]) -> Any:
         if self._last.get(number) == outcome:

@@ -15,8 +15,8 @@ from mm.domain.errors import BookOutOfSync, MMError
 from mm.domain.inventory import InventoryState
 from mm.domain.numbers import Count, Micros, Price
 from mm.domain.order import MarketTicker, Order, Side
-from mm.engine.decisions.codec import NotPlain, pack, unpack
-from mm.engine.decisions.journal import LOOSE, ORDER_FIELDS, state_fields
+from mm.engine.decisions.codec import NotPlain, Unpacker, pack
+from mm.engine.decisions.journal import CONTEXT_FIELDS, LOOSE, ORDER_FIELDS, state_fields
 from mm.engine.decisions.lines import plain_outcome
 from mm.engine.parameters import StrategyParameters
 from mm.engine.quoter import MarketMaker
@@ -55,6 +55,7 @@ class _Market:
     maker: MarketMaker
     inventory: InventoryState
     orders: list[Order]
+    unpack: Unpacker
     answers: dict[str, Any] = attrs.field(factory=dict)
     """To the present decision's questions, by name and arguments."""
     unanswered: str = ""
@@ -78,13 +79,13 @@ class _Market:
         def ask(*args: Any) -> Any:
             key = _key(name, map(pack, args))
             if key in self.answers:
-                return unpack(self.answers[key])
+                return self.unpack(self.answers[key])
             self.unanswered = self.unanswered or key
             for known in range(len(args), -1, -1):
                 start = _key(name, map(pack, args[:known]))[:-1]
                 for other, answer in self.answers.items():
                     if other.startswith(start):
-                        return unpack(answer)
+                        return self.unpack(answer)
             raise NotAsked(key)
 
         return ask
@@ -97,6 +98,7 @@ class Player:
     change: Callable[[StrategyParameters], StrategyParameters] = lambda parameters: parameters
     """Applied to every market's parameters: what would have been decided with others."""
     only: MarketTicker | None = None
+    unpack: Unpacker = attrs.field(factory=Unpacker)
     decisions: int = 0
     commands: int = 0
     """Commands and exits in the decisions played."""
@@ -125,9 +127,12 @@ class Player:
                 act = _ACTS[kind]
                 market = self._markets.get(int(number))
                 if market is None or market.is_over:
-                    self.unplayed += market is None or market.is_over
+                    self.unplayed += 1
                     return
-                act(self, market, *rest)
+                try:
+                    act(self, market, *rest)
+                except NotAsked as exc:
+                    self._differs(market, "asked", ABSENT, str(exc))
         except (KeyError, ValueError, TypeError, AttributeError, IndexError) as exc:
             raise BadEntry(f"not an entry of a journal ({type(exc).__name__}: {exc})") from exc
         except NotPlain as exc:
@@ -155,7 +160,7 @@ class Player:
         self.tickers.add(market.maker.market.ticker)
 
     def _restore(self, data: dict[str, Any]) -> _Market:
-        state = {name: unpack(value) for name, value in data["state"].items()}
+        state = {name: self.unpack(value) for name, value in data["state"].items()}
         book = data["book"]
         maker = MarketMaker(
             market=state["market"],
@@ -173,13 +178,21 @@ class Player:
         changed = self.change(maker.parameters)
         if changed != maker.parameters:
             _use_parameters(maker, changed)
-        market = _Market(maker, unpack(data["inventory"]), [_order(values) for values in data["orders"]])
+        market = _Market(
+            maker,
+            self.unpack(data["inventory"]),
+            [self._order(values) for values in data["orders"]],
+            self.unpack,
+        )
         maker.inventory = lambda: market.inventory
         maker.orders = lambda: market.orders
 
         for name in state_fields():
             if name not in state:
                 setattr(maker, name, market.question(name))
+        for name in CONTEXT_FIELDS:
+            if name not in data["context"]:
+                setattr(maker.context, name, market.question(f"context.{name}"))
         return market
 
     def _book(self, market: _Market, changes: list[list[Any]]) -> None:
@@ -196,37 +209,51 @@ class Player:
                 continue  # as it did when it was recorded; what came of it is in the next decision
 
     def _orders(self, market: _Market, orders: list[list[Any]]) -> None:
-        market.orders = [_order(values) for values in orders]
+        market.orders = [self._order(values) for values in orders]
 
     def _inventory(self, market: _Market, data: Any) -> None:
-        market.inventory = unpack(data)
+        market.inventory = self.unpack(data)
 
-    def _market(self, market: _Market, data: Any) -> None:
-        market.maker.market = unpack(data)
+    def _set(self, market: _Market, data: dict[str, Any]) -> None:
+        for name, value in data.items():
+            if name not in state_fields():
+                raise BadEntry(f"a market maker has no field {name!r}: written by another version")
+            setattr(market.maker, name, self.unpack(value))
+
+    def _context(self, market: _Market, data: dict[str, Any]) -> None:
+        for name, value in data.items():
+            if name not in CONTEXT_FIELDS:
+                raise BadEntry(f"there is no {name!r} in a context: written by another version")
+            setattr(market.maker.context, name, self.unpack(value))
 
     def _holds(self, market: _Market, holds: list[Any], exit_holds: list[Any]) -> None:
         market.maker.holds = dict(holds)
         market.maker.exit_holds = dict(exit_holds)
 
     def _trade(self, market: _Market, trade: Any) -> None:
-        market.maker.on_trade(unpack(trade))
+        market.maker.on_trade(self.unpack(trade))
 
-    def _fill(self, market: _Market) -> None:
+    def _fill(self, market: _Market, asked: Any) -> None:
+        self._answer(market, asked)
         market.maker.on_fill()
 
-    def _flatten(self, market: _Market, reason: Any) -> None:
-        market.maker.flatten(unpack(reason))
+    def _flatten(self, market: _Market, asked: Any, reason: Any) -> None:
+        self._answer(market, asked)
+        market.maker.flatten(self.unpack(reason))
 
-    def _exit_sent(self, market: _Market, now: Micros) -> None:
+    def _exit_sent(self, market: _Market, asked: Any, now: Micros) -> None:
+        self._answer(market, asked)
         market.maker.exit_sent(now)
 
-    def _exit_refused(self, market: _Market) -> None:
+    def _exit_refused(self, market: _Market, asked: Any) -> None:
+        self._answer(market, asked)
         market.maker.exit_refused()
 
-    def _sent(self, market: _Market, now: Micros, side: Any, plan: Any) -> None:
-        maker, which = market.maker, unpack(side)
+    def _sent(self, market: _Market, asked: Any, now: Micros, side: Any, plan: Any) -> None:
+        self._answer(market, asked)
+        maker, which = market.maker, self.unpack(side)
         if plan is not None:
-            maker.plan_sent(which, unpack(plan), now)
+            maker.plan_sent(which, self.unpack(plan), now)
         elif maker.last is not None:
             maker.plan_sent(which, maker.last.plan(which), now)
 
@@ -269,6 +296,9 @@ class Player:
         self._differs(market, "raised", f"{kind}: {text}", ABSENT)
 
     # --- inside ---
+
+    def _order(self, values: Sequence[Any]) -> Order:
+        return Order(**dict(zip(ORDER_FIELDS, map(self.unpack, values), strict=True)))
 
     def _saw(self, market: _Market, now: Micros) -> None:
         market.now = now
@@ -314,7 +344,8 @@ _ACTS: Final[dict[str, Callable[..., None]]] = {
     "book": Player._book,
     "orders": Player._orders,
     "inventory": Player._inventory,
-    "market": Player._market,
+    "set": Player._set,
+    "context": Player._context,
     "holds": Player._holds,
     "trade": Player._trade,
     "fill": Player._fill,
@@ -325,10 +356,6 @@ _ACTS: Final[dict[str, Callable[..., None]]] = {
     "decide": Player._decide,
     "raised": Player._raised,
 }
-
-
-def _order(values: Sequence[Any]) -> Order:
-    return Order(**dict(zip(ORDER_FIELDS, map(unpack, values), strict=True)))
 
 
 def _key(name: str, args: Iterable[Any]) -> str:
