@@ -10,7 +10,7 @@ Deadlines belong to the caller, except that each implementation bounds a single 
 import enum
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, NoReturn, Protocol, TypeVar
 
 import attrs
 
@@ -477,6 +477,18 @@ class Exchange(Protocol):
 
     async def groups(self) -> list[OrderGroup]:
         """All groups of the account."""
+
+    # being ready
+
+    async def keep_ready(self) -> NoReturn:
+        """Prepare what writes will need (connections, signatures), as a task beside trading. Never returns.
+
+        Nothing depends on it: without it every method works, a little later. Cancelled at any time.
+        """
+        raise NotImplementedError  # a protocol cannot say "never returns" with an empty body
+
+    def expect(self, ref: OrderRef) -> None:
+        """A write to this order may come soon. A hint: cheap, and never wrong."""
 
     # feed
 

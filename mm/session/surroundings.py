@@ -37,7 +37,9 @@ class Surroundings:
     connect: Callable[[str, int], Awaitable[trio.abc.Stream]]
     runner: Runner
     transport: httpx.AsyncBaseTransport | None = None
-    """What httpx sends through; None: sockets."""
+    """What httpx sends through beside trading; None: sockets."""
+    signing_runner: Runner | None = None
+    """Makes signatures ahead, beside the ledger's runner; None: in the loop itself."""
     alert_transport: httpx.AsyncBaseTransport | None = None
     mail_runner: Runner | None = None
     """Runs what talks to a mail server, beside the ledger's runner; may leave a thread behind when cancelled."""
@@ -83,6 +85,7 @@ def live_surroundings() -> Surroundings:
         random_below=secrets.randbelow,
         connect=connect_tcp,
         runner=ThreadRunner(trio.CapacityLimiter(1)),
+        signing_runner=ThreadRunner(trio.CapacityLimiter(1)),
         mail_runner=ThreadRunner(trio.CapacityLimiter(1), leaves_behind=True),
         file_runner=ThreadRunner(trio.CapacityLimiter(1)),
         spawn_guardian=spawn_guardian,

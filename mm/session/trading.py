@@ -177,6 +177,7 @@ class Trading:
         send, receive = trio.open_memory_channel[Fill](FILL_CHANNEL)
         async with trio.open_nursery() as nursery, self.exchange.open_feed() as feed:
             nursery.start_soon(self.writes.run)
+            nursery.start_soon(self.exchange.keep_ready)
             nursery.start_soon(self.puller.run)
             nursery.start_soon(self.puller.run_brake)
             if self.guardian is not None:

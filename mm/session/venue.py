@@ -172,8 +172,9 @@ async def _open(
         clock=surroundings.clock,
         randomness=surroundings.randomness,
         connect=surroundings.connect,
-        transport=surroundings.transport,
         tap=tap,
+        run_blocking=surroundings.signing_runner,
+        sign_ahead=settings["SIGN_AHEAD"],
     ) as exchange:
         if not paper:
             yield Venue(exchange=exchange, access=access, is_paper=False, label=label)

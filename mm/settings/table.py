@@ -353,6 +353,13 @@ _ROWS: Final = (
         "signatures of orders are made ahead, up to 4 s before they are sent; false: each when it is sent",
     ),
     _setting(
+        "SIGN_AHEAD",
+        "true",
+        boolean,
+        "true, false",
+        "signatures of orders are made ahead, up to 4 s before they are sent; false: each when it is sent",
+    ),
+    _setting(
         "BOT_NAME",
         "mm",
         bot_name,

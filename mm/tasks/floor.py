@@ -162,6 +162,8 @@ class Floor:
                 quoter.wake()
             elif self.desk is not None:
                 self.desk.expect(ticker)
+            elif self.desk is not None:
+                self.desk.expect(ticker)
 
     def wake_all(self) -> None:
         """Every quoter looks again."""

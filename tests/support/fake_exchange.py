@@ -9,7 +9,7 @@ import itertools
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import attrs
 import trio
@@ -147,6 +147,8 @@ class FakeExchange:
     """Instead of the honest answer to `user_data_age`."""
     listing: list[Market] = attrs.field(factory=list)
     known_series: dict[str, Series] = attrs.field(factory=dict)
+    exclusive: set[str] = attrs.field(factory=set)
+    """Events of which one market at most pays."""
     others: dict[tuple[MarketTicker, Side], list[tuple[Price, Count]]] = attrs.field(factory=dict)
     """What other people rest, best first: post-only orders must not meet it, others trade with it."""
     history: dict[OrderId, list[tuple[Micros, OrderReport]]] = attrs.field(factory=dict)
@@ -228,7 +230,8 @@ class FakeExchange:
 
     async def event(self, ticker: str) -> Event:
         """Any event exists, without overrides."""
-        return await self._call("event", ticker, lambda: Event(ticker=ticker))
+        found = Event(ticker=ticker, is_mutually_exclusive=ticker in self.exclusive)
+        return await self._call("event", ticker, lambda: found)
 
     async def markets(
         self,
@@ -456,6 +459,13 @@ class FakeExchange:
             ]
 
         return await self._call("groups", None, read)
+
+    async def keep_ready(self) -> NoReturn:
+        """Nothing to prepare."""
+        await trio.sleep_forever()
+
+    def expect(self, ref: OrderRef) -> None:
+        """Nothing to prepare."""
 
     def open_feed(self) -> AbstractAsyncContextManager[Feed]:
         """The one feed."""

@@ -4,14 +4,16 @@ No task runs here outside `Feed.run`, so the object is usable in every cleanup. 
 from outside.
 """
 
+import os
 import ssl
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, NoReturn, TypeVar
 
 import attrs
-import httpx
+import certifi
 import structlog
+import trio
 
 from mm.domain.fill import Fill
 from mm.domain.market import Event, Market, Series
@@ -19,7 +21,9 @@ from mm.domain.numbers import SECOND, Count, Micros, Price
 from mm.domain.order import GroupId, MarketTicker, OrderId, Side
 from mm.exchange import endpoints as at
 from mm.exchange.kalshi import codec, wire
+from mm.exchange.kalshi.http import HttpClient, WarmHttp
 from mm.exchange.kalshi.options import Clock, Connect, KalshiOptions, Randomness, Tap
+from mm.exchange.kalshi.presign import ReadySignatures, Runner, Work
 from mm.exchange.kalshi.reading import Codec, JsonObject, Malformed, error_of, next_cursor
 from mm.exchange.kalshi.rest import Params, Rest, error_for_code
 from mm.exchange.kalshi.signing import Signer
@@ -46,6 +50,9 @@ from mm.exchange.port import (
     VenuePosition,
 )
 
+if TYPE_CHECKING:
+    import httpx  # only for whoever brings a transport of its own: it takes 9 MB
+
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -70,6 +77,7 @@ class KalshiExchange:
     _rest: Rest
     _codec: Codec
     _feed_factory: Callable[[], KalshiFeed]
+    _run_blocking: Runner
 
     # markets
 
@@ -222,6 +230,9 @@ class KalshiExchange:
             at.PLACE, body=codec.create_body(order, self._subaccount), gone_is_normal=False
         )
         placed = self._answered(at.PLACE, lambda: self._codec.structure(body, wire.Placed))
+        if placed.remaining_count:
+            self._rest.expect(at.CANCEL, placed.order_id)
+            self._rest.expect(at.AMEND, placed.order_id)
         return PlaceAck(
             order_id=OrderId(placed.order_id), filled=placed.fill_count, remaining=placed.remaining_count
         )
@@ -257,6 +268,8 @@ class KalshiExchange:
         query = codec.cancel_item(ref, self._subaccount)
         del query["order_id"]
         body = await self._rest.write(at.CANCEL, ref.order_id, params=query)
+        self._rest.forget(at.CANCEL, ref.order_id)
+        self._rest.forget(at.AMEND, ref.order_id)
         return self._answered(at.CANCEL, lambda: self._codec.structure(body, wire.Cancelled).reduced_by)
 
     async def cancel_batch(self, refs: Sequence[OrderRef]) -> list[ExchangeError | None]:
@@ -284,15 +297,31 @@ class KalshiExchange:
             body["subaccount"] = self._subaccount
         reply = await self._rest.write(at.CREATE_GROUP, body=body, gone_is_normal=False)
         created = self._answered(at.CREATE_GROUP, lambda: self._codec.structure(reply, wire.GroupCreated))
+        self._rest.keep(at.TRIGGER_GROUP, created.order_group_id)
         return GroupId(created.order_group_id)
 
     async def trigger_group(self, group_id: GroupId, *, exchange_index: int) -> None:
         """See the port."""
         await self._rest.write(at.TRIGGER_GROUP, group_id, params=self._of_shard(exchange_index))
+        self._rest.forget(at.TRIGGER_GROUP, group_id)
 
     async def delete_group(self, group_id: GroupId, *, exchange_index: int) -> None:
         """See the port."""
         await self._rest.write(at.DELETE_GROUP, group_id, params=self._of_shard(exchange_index))
+
+    # being ready
+
+    async def keep_ready(self) -> NoReturn:
+        """See the port: warm connections, and signatures made ahead."""
+        async with trio.open_nursery() as nursery:
+            if isinstance(self._rest.http, WarmHttp):
+                nursery.start_soon(self._rest.http.keep_warm)
+            await self._rest.signatures.run(self._run_blocking)
+
+    def expect(self, ref: OrderRef) -> None:
+        """See the port."""
+        self._rest.expect(at.CANCEL, ref.order_id)
+        self._rest.expect(at.AMEND, ref.order_id)
 
     # feed
 
@@ -377,9 +406,11 @@ async def open_kalshi(
     clock: Clock,
     randomness: Randomness,
     connect: Connect,
-    transport: httpx.AsyncBaseTransport | None = None,
+    transport: "httpx.AsyncBaseTransport | None" = None,
     ssl_context: ssl.SSLContext | None = None,
     tap: Tap | None = None,
+    run_blocking: Runner | None = None,
+    sign_ahead: bool = True,
 ) -> AsyncGenerator[Exchange, None]:
     """Kalshi as an `Exchange`, for as long as the block lasts. Nothing is sent before the first method is called.
 
@@ -388,19 +419,16 @@ async def open_kalshi(
         signer: As whom.
         clock: The wall clock, for signatures and for what the feed delivers.
         randomness: For the jitter of reconnects.
-        connect: Opens the byte stream under the WebSocket.
-        transport: What httpx sends through; the default is httpx's own pool over TCP.
-        ssl_context: Shared by both connections; made when needed (it costs about 15 ms) and not given.
+        connect: Opens the byte streams, without TLS.
+        transport: Send requests through this, with httpx, instead of over `connect`.
+        ssl_context: Shared by all connections; made when needed (it costs about 15 ms) and not given.
         tap: Is shown every frame of the socket, as it came.
+        run_blocking: Where signatures are made ahead; None: in the loop itself.
+        sign_ahead: False: every request is signed when it is sent.
     """
     context = ssl_context
     if context is None and (options.rest.is_secure or options.ws.is_secure):
-        context = httpx.create_ssl_context()
-    if transport is None:
-        transport = httpx.AsyncHTTPTransport(
-            verify=context if context is not None else False,  # plain http on loopback needs no context
-            limits=httpx.Limits(max_connections=20, max_keepalive_connections=20, keepalive_expiry=20.0),
-        )
+        context = trusting_context()
     reader = Codec()
     account = f"{options.rest.netloc}/{signer.key_id}/{options.subaccount}/live"
 
@@ -416,10 +444,38 @@ async def open_kalshi(
             codec=reader,
         )
 
-    timeout = httpx.Timeout(
-        options.request_deadline_s, connect=options.connect_timeout_s, pool=options.connect_timeout_s
-    )
-    async with httpx.AsyncClient(
-        transport=transport, timeout=timeout, follow_redirects=False, trust_env=False
-    ) as http:
-        yield KalshiExchange(account, Rest(http, options, signer, clock), reader, feed)
+    signatures = ReadySignatures(signer, clock, is_ahead=sign_ahead)
+    http: HttpClient
+    if transport is not None:
+        from mm.exchange.kalshi.plain_http import HttpxClient
+
+        base_url = f"{options.rest.scheme}://{options.rest.netloc}"
+        http = HttpxClient(base_url, transport, options.request_deadline_s)
+    else:
+        http = WarmHttp(
+            connect=connect,
+            address=options.rest,
+            ssl_context=context,
+            deadline_s=options.request_deadline_s,
+            connect_timeout_s=options.connect_timeout_s,
+        )
+    try:
+        yield KalshiExchange(
+            account, Rest(http, options, signatures), reader, feed, run_blocking or _in_the_loop
+        )
+    finally:
+        if isinstance(http, WarmHttp):
+            await http.aclose()
+
+
+def trusting_context() -> ssl.SSLContext:
+    """TLS that trusts what the environment names (SSL_CERT_FILE, SSL_CERT_DIR), else certifi's list."""
+    file, folder = os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")
+    if file or folder:
+        return ssl.create_default_context(cafile=file, capath=folder)
+    return ssl.create_default_context(cafile=certifi.where())
+
+
+async def _in_the_loop(work: Work) -> None:
+    await trio.lowlevel.checkpoint()
+    work()

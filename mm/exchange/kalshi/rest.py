@@ -1,24 +1,24 @@
-"""Requests to Kalshi's REST interface, signed anew for each attempt, and what their failures prove.
+"""Requests to Kalshi's REST interface, and what their failures prove.
 
 The question that every failure answers is *did it happen?* A write that was never sent raises `ExchangeUnavailable`;
 one that was sent and got no usable answer raises `OutcomeUnknown`; a definite no raises an `ExchangeRejected`. A
 cancellation in the middle of a write leaves its outcome unknown as well, and says nothing: it is the caller's to know.
 """
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
+from functools import lru_cache
 from typing import Final
 from urllib.parse import quote
 
 import attrs
-import httpx
 import orjson
 import structlog
-import trio
 
 from mm.exchange.endpoints import Endpoint
-from mm.exchange.kalshi.options import Clock, KalshiOptions
+from mm.exchange.kalshi.http import AnswerLost, HttpClient, NotSent, Reply
+from mm.exchange.kalshi.options import KalshiOptions
+from mm.exchange.kalshi.presign import ReadySignatures
 from mm.exchange.kalshi.reading import JsonObject, Malformed, VenueError, read_error, read_object
-from mm.exchange.kalshi.signing import Signer, signed_headers
 from mm.exchange.port import (
     AuthError,
     ExchangeError,
@@ -41,13 +41,8 @@ _PAUSED: Final = (
     "market_inactive",
     "market_is_closed",
 )
-_NEVER_SENT: Final = (
-    httpx.ConnectError,
-    httpx.ConnectTimeout,
-    httpx.PoolTimeout,
-    httpx.UnsupportedProtocol,
-    httpx.LocalProtocolError,
-)
+_ACCEPT: Final = b"Accept: application/json\r\n"
+_ACCEPT_AND_TYPE: Final = _ACCEPT + b"Content-Type: application/json\r\n"
 
 log = structlog.get_logger(__name__)
 
@@ -60,7 +55,7 @@ def error_for_code(
     `gone_is_normal`: a "not found" is about an order, event or group that may have existed (`NotRestingHere`).
     """
     code = error.code
-    text = error.text or httpx.codes.get_reason_phrase(status or 0) or "refused"
+    text = error.text or (Reply(status, b"").phrase if status else "") or "refused"
     kind: type[ExchangeError] = ExchangeRejected
     if code.startswith("order_already_exists"):
         kind = OrderIdSpent
@@ -77,10 +72,9 @@ def error_for_code(
 class Rest:
     """Sends requests and judges answers. Stateless between requests, so usable in every cleanup."""
 
-    http: httpx.AsyncClient
+    http: HttpClient
     options: KalshiOptions
-    signer: Signer
-    clock: Clock
+    signatures: ReadySignatures
 
     async def read(
         self, endpoint: Endpoint, *ids: str, params: Params | None = None, also: tuple[int, ...] = ()
@@ -95,13 +89,13 @@ class Rest:
         """
         name = " ".join(endpoint)
         response = await self._send(endpoint, ids, params, None, is_write=False)
-        if response.status_code >= 300 and response.status_code not in also:
+        if response.status >= 300 and response.status not in also:
             raise _refusal(response, name, is_write=False, gone_is_normal=True)
         try:
             return read_object(response.content)
         except Malformed as error:
             raise ExchangeUnavailable(
-                f"unusable reply: {error}", endpoint=name, status=response.status_code
+                f"unusable reply: {error}", endpoint=name, status=response.status
             ) from None
 
     async def write(
@@ -122,26 +116,36 @@ class Rest:
         """
         name = " ".join(endpoint)
         response = await self._send(endpoint, ids, params, body or {}, is_write=True)
-        if response.status_code >= 300:
+        if response.status >= 300:
             raise _refusal(response, name, is_write=True, gone_is_normal=gone_is_normal)
         if not response.content.strip():
             return {}
         try:
             reply = read_object(response.content)
         except Malformed as error:
-            raise OutcomeUnknown(
-                f"unusable answer: {error}", endpoint=name, status=response.status_code
-            ) from None
+            raise OutcomeUnknown(f"unusable answer: {error}", endpoint=name, status=response.status) from None
         if reply.get("error"):
             # An error object under a 2xx was seen once on a create; what it means for the order is not known.
             problem = read_error(response.content)
             raise OutcomeUnknown(
                 f"an error under a success: {problem.text}",
                 endpoint=name,
-                status=response.status_code,
+                status=response.status,
                 code=problem.code,
             )
         return reply
+
+    def keep(self, endpoint: Endpoint, *ids: str) -> None:
+        """Its signature is to be ready always, from now on."""
+        self.signatures.keep(endpoint[0], self.options.rest.path + fill_template(endpoint[1], ids))
+
+    def expect(self, endpoint: Endpoint, *ids: str) -> None:
+        """Its signature is to be ready for a while."""
+        self.signatures.expect(endpoint[0], self.options.rest.path + fill_template(endpoint[1], ids))
+
+    def forget(self, endpoint: Endpoint, *ids: str) -> None:
+        """It will not be needed any more."""
+        self.signatures.drop(endpoint[0], self.options.rest.path + fill_template(endpoint[1], ids))
 
     async def _send(
         self,
@@ -151,19 +155,24 @@ class Rest:
         body: JsonObject | None,
         *,
         is_write: bool,
-    ) -> httpx.Response:
-        """One request; a second one, with a fresh reading of the clock, when the first was refused for its time."""
-        name = " ".join(endpoint)
-        response = await self._attempt(endpoint, ids, params, body, is_write=is_write)
-        if not _is_clock_refused(response):
+    ) -> Reply:
+        """One request; a second one, signed anew, when the first was refused for its time or its ready signature."""
+        response, was_ready = await self._attempt(endpoint, ids, params, body, is_write=is_write)
+        if response.status != 401 or not (was_ready or _is_clock_refused(response)):
             return response
-        log.warning("timestamp refused, signing again", endpoint=name)
-        response = await self._attempt(endpoint, ids, params, body, is_write=is_write)
+        name = " ".join(endpoint)
+        why = read_error(response.content).text
+        log.warning("signature refused, signing again", endpoint=name, was_made_ahead=was_ready, why=why)
+        was_clock = _is_clock_refused(response)
+        response, _ = await self._attempt(endpoint, ids, params, body, is_write=is_write, fresh=True)
+        if was_ready and not was_clock and response.status != 401:
+            log.warning("signatures made ahead are refused: from now on each request is signed by itself")
+            self.signatures.give_up()
         if _is_clock_refused(response):
             raise ExchangeUnavailable(
                 "the venue refuses our clock: check the time of this machine",
                 endpoint=name,
-                status=response.status_code,
+                status=response.status,
                 code=CLOCK_REFUSED,
             )
         return response
@@ -176,55 +185,39 @@ class Rest:
         body: JsonObject | None,
         *,
         is_write: bool,
-    ) -> httpx.Response:
+        fresh: bool = False,
+    ) -> tuple[Reply, bool]:
+        """One request, and whether its signature was made ahead. `fresh`: it must not be."""
         method, template = endpoint
-        name = f"{method} {template}"
-        path = self.options.rest.path + fill_template(template, ids)
-        headers = signed_headers(self.signer, self.clock(), method, path)
-        headers += [("Host", self.options.rest.netloc), ("Accept", "application/json")]
-        content = b""
-        if body is not None:
-            content = orjson.dumps(body)
-            headers.append(("Content-Type", "application/json"))
-        if method != "GET":
-            headers.append(("Content-Length", str(len(content))))
-        query = {key: value for key, value in (params or {}).items() if value is not None}
-        request = httpx.Request(
-            method,
-            f"{self.options.rest.scheme}://{self.options.rest.netloc}{path}",
-            params=query or None,
-            headers=headers,
-            stream=_Body(content),
-        )
+        path = self.options.rest.path + (fill_template(template, ids) if ids else template)
+        if is_write and not ids:
+            self.signatures.keep(method, path)  # the same for every order: from now on it is made ahead
+        lines, was_ready = self.signatures.lines(method, path, fresh=fresh)
+        content = None if method == "GET" else orjson.dumps(body) if body is not None else b""
+        fields = lines + (_ACCEPT if body is None else _ACCEPT_AND_TYPE)
         lost = OutcomeUnknown if is_write else ExchangeUnavailable
         try:
-            with trio.fail_after(self.options.request_deadline_s):
-                return await self.http.send(request)
-        except _NEVER_SENT as error:
-            raise ExchangeUnavailable(f"no connection: {_why(error)}", endpoint=name) from error
-        except httpx.RequestError as error:
-            raise lost(f"the connection failed: {_why(error)}", endpoint=name) from error
-        except trio.TooSlowError:
-            raise lost(f"no answer within {self.options.request_deadline_s:g} s", endpoint=name) from None
+            return await self.http.request(method, path + _query(params), fields, content), was_ready
+        except NotSent as error:
+            raise ExchangeUnavailable(f"no connection: {error}", endpoint=f"{method} {template}") from error
+        except AnswerLost as error:
+            raise lost(f"the connection failed: {error}", endpoint=f"{method} {template}") from error
 
 
-class _Body(httpx.AsyncByteStream):
-    """A request's body in one piece.
+@lru_cache(8_192)
+def _escaped(text: str) -> str:
+    return quote(text, safe="")
 
-    httpx's own is an async generator, which a cancellation in the middle of the send leaves suspended for the garbage
-    collector to complain about; this iterator has nothing to leave.
-    """
 
-    def __init__(self, content: bytes) -> None:
-        self._left = [content] if content else []
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self
-
-    async def __anext__(self) -> bytes:
-        if not self._left:
-            raise StopAsyncIteration
-        return self._left.pop()
+def _query(params: Params | None) -> str:
+    if not params:
+        return ""
+    parts = [
+        f"{key}={value if isinstance(value, int) else _escaped(value)}"
+        for key, value in params.items()
+        if value is not None
+    ]
+    return "?" + "&".join(parts) if parts else ""
 
 
 def fill_template(template: str, ids: tuple[str, ...]) -> str:
@@ -234,23 +227,17 @@ def fill_template(template: str, ids: tuple[str, ...]) -> str:
         raise ValueError(f"{template} takes {len(parts) - 1} ids, not {len(ids)}")
     path = parts[0]
     for value, part in zip(ids, parts[1:], strict=True):
-        path += quote(value, safe="") + part
+        path += _escaped(value) + part
     return path
 
 
-def _why(error: Exception) -> str:
-    return str(error) or type(error).__name__
+def _is_clock_refused(response: Reply) -> bool:
+    return response.status == 401 and read_error(response.content).code.startswith(CLOCK_REFUSED)
 
 
-def _is_clock_refused(response: httpx.Response) -> bool:
-    return response.status_code == 401 and read_error(response.content).code.startswith(CLOCK_REFUSED)
-
-
-def _refusal(
-    response: httpx.Response, endpoint: str, *, is_write: bool, gone_is_normal: bool
-) -> ExchangeError:
+def _refusal(response: Reply, endpoint: str, *, is_write: bool, gone_is_normal: bool) -> ExchangeError:
     """The error of an answer that is no 2xx."""
-    status = response.status_code
+    status = response.status
     problem = read_error(response.content)
     if status == 429:
         text = problem.text or "too many requests"
@@ -261,12 +248,12 @@ def _refusal(
         return error_for_code(problem, endpoint=endpoint, status=status, gone_is_normal=gone_is_normal)
     # 5xx, redirects, and 408 of a proxy: for a write nobody knows how far it got.
     kind = OutcomeUnknown if is_write else ExchangeUnavailable
-    text = problem.text or response.reason_phrase or "no usable answer"
+    text = problem.text or response.phrase or "no usable answer"
     return kind(text, endpoint=endpoint, status=status, code=problem.code)
 
 
-def _retry_after(response: httpx.Response, default: float) -> float:
+def _retry_after(response: Reply, default: float) -> float:
     try:
-        return min(max(float(response.headers["Retry-After"]), default), 60.0)
-    except (KeyError, ValueError):
+        return min(max(float(response.header("Retry-After") or ""), default), 60.0)
+    except ValueError:
         return default

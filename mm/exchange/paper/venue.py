@@ -7,7 +7,7 @@ expects positions that no longer exist anywhere.
 
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Final, Protocol, TypeVar
+from typing import Final, NoReturn, Protocol, TypeVar
 
 import attrs
 import trio
@@ -237,6 +237,15 @@ class PaperExchange:
     async def delete_group(self, group_id: GroupId, *, exchange_index: int) -> None:
         """See the port."""
         await self._round_trip(lambda now: self._core.delete_group(group_id, exchange_index, now))
+
+    # being ready
+
+    async def keep_ready(self) -> NoReturn:
+        """See the port: orders never leave the process, so there is nothing to prepare."""
+        await trio.sleep_forever()
+
+    def expect(self, ref: OrderRef) -> None:
+        """See the port."""
 
     # feed
 
