@@ -85,6 +85,8 @@ class MarketMaker:
     book: OrderBook
     inventory: Callable[[], InventoryState] = _flat
     """The market's inventory, moved by fills elsewhere."""
+    event_inventory: Callable[[], InventoryState] | None = None
+    """The event's position, netted over its markets and seen from this one, where the rules are to go by that."""
     orders: Callable[[], Sequence[Order]] = tuple
     """Our orders of this market that may rest or have fills to come."""
     market_room: Callable[[Side, Price], Count] | None = None
@@ -138,7 +140,7 @@ class MarketMaker:
 
     def on_fill(self) -> None:
         """The inventory has moved by one of our fills."""
-        self.policy.on_fill(self.inventory())
+        self.policy.on_fill(self.ruled())
 
     def flatten(self, reason: FlattenReason) -> None:
         """Close the position, whatever the rules say."""
@@ -170,6 +172,10 @@ class MarketMaker:
         return taken
 
     # --- what to do ---
+
+    def ruled(self) -> InventoryState:
+        """The inventory that the rules see: the market's own, or the event's."""
+        return self.inventory() if self.event_inventory is None else self.event_inventory()
 
     @property
     def touch(self) -> Touch:
@@ -238,7 +244,7 @@ class MarketMaker:
         others = self._others_touch(orders)
         mark = self.mid.live_mark(others) if self.book.is_synced else None
         if self.strategy.has_exit_rules:
-            self._watch_risk(inventory, mark, now)
+            self._watch_risk(inventory, self.ruled(), mark, now)
         if self.signals is not None and self.book.is_synced:
             self.signals.observe(now, others.best_bid, others.best_ask, orders, self.book)
         quotes = [o for o in orders if o.time_in_force is TimeInForce.GTC]
@@ -270,9 +276,11 @@ class MarketMaker:
             )
         )
 
-    def _watch_risk(self, inventory: InventoryState, mark: Price | None, now: Micros) -> None:
-        reason = self.policy.should_flatten(inventory, mark, now)
-        if reason is not None:
+    def _watch_risk(
+        self, inventory: InventoryState, ruled: InventoryState, mark: Price | None, now: Micros
+    ) -> None:
+        reason = self.policy.should_flatten(ruled, mark, now)
+        if reason is not None and (ruled is inventory or not inventory.is_flat):
             self._start_flatten(reason)
         if mark is not None:
             self.gate.update(mark)
@@ -322,6 +330,7 @@ class MarketMaker:
                 touch=touch,
                 others=others,
                 inventory=inventory,
+                ruled=inventory if self.event_inventory is None else self.event_inventory(),
                 mark=mark,
                 parameters=self.parameters,
                 orders=orders,
@@ -348,7 +357,7 @@ class MarketMaker:
         deadlines = [
             bid.wake_at,
             ask.wake_at,
-            self.policy.next_deadline(self.inventory()),
+            self.policy.next_deadline(self.ruled()),
             self.brake.released_at(now),
         ]
         every = self.strategy.looks_every

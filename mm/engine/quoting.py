@@ -189,6 +189,7 @@ def wanted_quotes(
     parameters: StrategyParameters,
     *,
     extra_ticks: int = 0,
+    held: InventoryState | None = None,
     pending: Sequence[tuple[Side, Price, Count]] = (),
     market_room: Callable[[Side, Price], Count] | None = None,
     price_bound: Callable[[Side], Price | None] | None = None,
@@ -198,6 +199,8 @@ def wanted_quotes(
     Not looked at here: gates, halts, the book's health (`may_quote`).
 
     Args:
+        inventory: What state and skew go by.
+        held: The market's own position, for its limits, where that is another.
         pending: Orders of ours that may fill besides the quote to be decided, see `room`.
         market_room: What the limits over all markets leave a quote of that side and price.
         price_bound: The highest bid or lowest ask that may be; None where nothing binds.
@@ -213,7 +216,7 @@ def wanted_quotes(
             continue
         want, price = prices
         same_side = [(level, count) for other, level, count in pending if other is side] if pending else ()
-        count = room(side, price, inventory, parameters, same_side)
+        count = room(side, price, inventory if held is None else held, parameters, same_side)
         if market_room is not None and count >= CONTRACT:
             count = Count(min(count, whole_contracts(market_room(side, price))))
         if count >= CONTRACT:

@@ -14,9 +14,10 @@ from mm.domain.numbers import CONTRACT, SECOND, Micros, Money
 from mm.domain.order import MarketTicker
 from mm.engine.decisions.journal import DecisionJournal, JournalledBook, JournalledMaker
 from mm.engine.limits import DailyLoss
+from mm.engine.risk.guards import Guards, Measure, rolling_limit
+from mm.engine.selection import Selection
 from mm.exchange.port import AuthError, Exchange, ExchangeError, Feed, RateLimits
 from mm.ledger import Ledger
-from mm.engine.risk.guards import Guards, Measure, rolling_limit
 from mm.session.guarding import guarded, guardian_config
 from mm.session.leaving import Promise
 from mm.session.notices import Notices
@@ -29,14 +30,15 @@ from mm.tasks.alerts import Alerts
 from mm.tasks.budget import ReadBudget, WriteBudget
 from mm.tasks.desk import OrderDesk
 from mm.tasks.discovery import Discovery
+from mm.tasks.events import EventReader
 from mm.tasks.feed import FeedHandler, run_feed
 from mm.tasks.fence import Fence
 from mm.tasks.floor import Floor
 from mm.tasks.freshness import Moment
 from mm.tasks.guardian import Guardian
+from mm.tasks.guards import GuardKeeper
 from mm.tasks.ids import OrderIds
 from mm.tasks.killswitch import KillSwitch
-from mm.tasks.guards import GuardKeeper
 from mm.tasks.monitor import Monitor
 from mm.tasks.positions import Positions
 from mm.tasks.pull import Puller
@@ -101,7 +103,14 @@ class Trading:
         clock, exchange, parameters = self.clock, self.exchange, self.settings.strategy
         self.notices = Notices(self.alerts, lambda ticker: self.floor.positions.net(ticker))
         positions = Positions(on_new_fill=self._filled)
-        self.floor = Floor(parameters=parameters, clock=clock, positions=positions)
+        self.floor = Floor(
+            parameters=parameters,
+            clock=clock,
+            positions=positions,
+            strategies=self.settings.strategies,
+            net_across=self.settings["NET_ACROSS_MARKETS"],
+        )
+        self.floor.exposure.exhaustive_series = self.settings["EXHAUSTIVE_SERIES"]
         if self.decisions is not None:
             self.floor.make_maker = partial(JournalledMaker, sink=self.decisions)
             self.floor.make_book = JournalledBook
@@ -188,6 +197,13 @@ class Trading:
             nursery.start_soon(self.puller.watch_reads)
             self.realized_before = self.floor.positions.realized()
             tools = self._tools()
+            events = self._event_reader()
+            nursery.start_soon(events.run)
+
+            def selected(selection: Selection) -> None:
+                self.markets_seen.update(market.ticker for market in selection.chosen)
+                events.on_selection(selection)
+
             discovery = Discovery(
                 exchange=self.exchange,
                 floor=self.floor,
@@ -197,7 +213,7 @@ class Trading:
                 clock=self.clock,
                 series=self.settings["SERIES_TICKER"],
                 market_date=self.settings["MARKET_DATE"],
-                on_selection=lambda s: self.markets_seen.update(m.ticker for m in s.chosen),
+                on_selection=selected,
                 on_problem=self.notices.problem,
                 on_settlement_due=lambda: self.reconciler.settlement_wanted.set(),
             )
@@ -241,6 +257,17 @@ class Trading:
             on_group_closed=self.puller.fenced,
         )
 
+    def _event_reader(self) -> EventReader:
+        return EventReader(
+            exchange=self.exchange,
+            reads=self.reads,
+            exposure=self.floor.exposure,
+            on_problem=self.notices.problem,
+            on_known=lambda tickers: self.floor.dirty.update(
+                dict.fromkeys(t for t in tickers if t in self.floor.makers)
+            ),
+        )
+
     def _monitor(self) -> Monitor:
         return Monitor(
             floor=self.floor,
@@ -251,16 +278,6 @@ class Trading:
             on_trigger=self.notices.triggered,
             on_portfolio=self.notices.portfolio,
             days=self.ledger,
-        )
-
-    def _filled(self, fill: Fill) -> None:
-        self.tape.add(fill)
-        self.notices.filled(fill)
-
-    def _kill_switch(self) -> KillSwitch:
-
-        def changed(why: str) -> None:
-            self._switched(why)
             guards=self._guards(),
         )
 
@@ -274,12 +291,24 @@ class Trading:
             stop=self.stop,
             tell=self.notices.guarded,
             book=self.ledger,
+        )
+
+    def _filled(self, fill: Fill) -> None:
+        self.tape.add(fill)
+        if self.monitor.guards is not None:
+            self.monitor.guards.filled(fill.count, self.clock())
+        self.notices.filled(fill)
+
+    def _kill_switch(self) -> KillSwitch:
+
+        def changed(why: str) -> None:
+            self._switched(why)
             self.notices.switched(self.is_new_quoting_off)
+            if not why and self.monitor.guards is not None:
+                self.monitor.guards.resume()  # who takes the file away says that it may go on
             self.floor.wake_all()
 
         return KillSwitch(folder=self.settings.data_dir, runner=self.surroundings.runner, on_change=changed)
-        if self.monitor.guards is not None:
-            self.monitor.guards.filled(fill.count, self.clock())
 
     def switch_again(self) -> None:
         """The settings have changed: is new quoting allowed by hand?"""
@@ -287,8 +316,6 @@ class Trading:
 
     def _switched(self, why: str) -> None:
         self._kill_switch_why = why
-            if not why and self.monitor.guards is not None:
-                self.monitor.guards.resume()  # who takes the file away says that it may go on
         by_setting = "DISABLE_NEW_QUOTES is set" if self.settings["DISABLE_NEW_QUOTES"] else ""
         self.is_new_quoting_off = why or by_setting
 

@@ -165,6 +165,11 @@ def tickers(value: str) -> tuple[str, ...]:
     return found
 
 
+def series_list(value: str) -> frozenset[str]:
+    """The same, or none."""
+    return frozenset(tickers(value)) if value.strip() else frozenset()
+
+
 def bot_name(value: str) -> str:
     """The prefix of our order ids."""
     name = value.strip()
@@ -479,6 +484,20 @@ _ROWS: Final = (
         host_names,
         "names, comma separated",
         "host names by which the dashboard may be asked for besides localhost and IP addresses (a proxy's, a container's)",
+    ),
+    _setting(
+        "NET_ACROSS_MARKETS",
+        "false",
+        boolean,
+        "true, false",
+        "the rules see the two markets of a game as one position: state, skew, adverse excursion, duration",
+    ),
+    _setting(
+        "EXHAUSTIVE_SERIES",
+        "",
+        series_list,
+        "comma separated, or empty",
+        "series of whose events one market is certain to pay: long in all of them is then no risk",
     ),
     _setting(
         "GUARD_DRAWDOWN",

@@ -239,6 +239,14 @@ class OrderDesk:
                 if order.state is OrderState.RESTING:
                     self.exchange.expect(self._ref(order))
 
+    def expect(self, ticker: MarketTicker) -> None:
+        """A market's best prices move: what rests there may have to move soon."""
+        found = self._by_market.get(ticker)
+        if found:
+            for order in found.values():
+                if order.state is OrderState.RESTING:
+                    self.exchange.expect(self._ref(order))
+
     # --- what the venue tells ---
 
     def accept(self, order: Order, ack: PlaceAck) -> None:
@@ -370,6 +378,7 @@ class OrderDesk:
             self._no(order, no, Verdict.REFUSED, None)
             raise
         except ExchangeRejected as exc:
+            self.rejected += creating
             return self._no(order, no, Verdict.REFUSED, exc)
         accepted(answer)
         return Outcome(Verdict.DONE, ack=answer if isinstance(answer, PlaceAck) else None)
@@ -378,7 +387,6 @@ class OrderDesk:
         sent = trio.current_time()
         try:
             return await call
-            self.rejected += creating
         finally:
             self.latency.observe(trio.current_time() - sent)
 

@@ -35,6 +35,8 @@ class Exposure:
     """A market's orders that may rest or have fills to come."""
     portfolio: PortfolioRisk = attrs.field(init=False)
     gross: GlobalInventory = attrs.field(init=False)
+    exhaustive_series: frozenset[str] = frozenset()
+    """Series of whose events one market is certain to pay (`EXHAUSTIVE_SERIES`)."""
     reaction: Reaction = Reaction.NONE
     """What the guards ask for now."""
     refused: int = 0
@@ -73,9 +75,17 @@ class Exposure:
         together = tuple(dict.fromkeys((*before, *markets)))
         if is_mutually_exclusive is None and shape is not None:
             is_mutually_exclusive = shape.is_mutually_exclusive
-        found = EventShape(markets=together, is_mutually_exclusive=is_mutually_exclusive)
+        found = EventShape(
+            markets=together,
+            is_mutually_exclusive=is_mutually_exclusive,
+            is_exhaustive=len(together) > 1 and series_of(event) in self.exhaustive_series,
+        )
         if found != shape:
             self._set_event(event, found)
+
+    def unknown_events(self) -> list[str]:
+        """Events of several markets of which it is not known whether they exclude each other."""
+        return self.portfolio.unknown_events()
 
     def forget_market(self, ticker: MarketTicker) -> None:
         """A market is no longer quoted. With the last market of its event that holds or works anything the event goes."""
@@ -127,6 +137,13 @@ class Exposure:
         if self.gross.limit - self.gross.total < self.parameters.size_per_fill:
             return True
         return self.portfolio.is_tight or self.reaction is not Reaction.NONE
+
+    def opposite(self, ticker: MarketTicker) -> MarketTicker | None:
+        """The other market of a game that has two, of which one pays."""
+        shape = self.portfolio.shape_of(event_of(ticker))
+        if shape is None or len(shape.markets) != 2 or not shape.is_mutually_exclusive:
+            return None
+        return next(t for t in shape.markets if t != ticker)
 
     def siblings(self, ticker: MarketTicker) -> tuple[MarketTicker, ...]:
         """The other markets of its event that we know."""

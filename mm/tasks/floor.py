@@ -19,6 +19,7 @@ from mm.domain.order import MarketTicker, Order, Side
 from mm.engine.limits import GlobalInventory
 from mm.engine.parameters import StrategyParameters
 from mm.engine.quoter import MarketMaker
+from mm.engine.risk.netting import netted
 from mm.engine.strategies.registry import StrategyTable
 from mm.tasks.desk import OrderDesk
 from mm.tasks.exposure import Exposure
@@ -35,6 +36,8 @@ class Floor:
     parameters: StrategyParameters
     clock: Callable[[], Micros]
     positions: Positions
+    net_across: bool = False
+    """Rules see the two markets of a game as one position (`NET_ACROSS_MARKETS`)."""
     strategies: StrategyTable = attrs.field(factory=StrategyTable)
     """Which market gets which strategy."""
     make_maker: Callable[..., MarketMaker] = MarketMaker
@@ -86,6 +89,7 @@ class Floor:
             book=self.books.setdefault(ticker, self.make_book()),
             inventory=lambda: self.positions.inventory(ticker),
             orders=lambda: self.orders(ticker),
+            event_inventory=(lambda: self.netted(ticker)) if self.net_across else None,
             market_room=lambda side, price: self.market_room(ticker, side, price),
             price_bound=lambda side: self.exposure.bound(ticker, side),
         )
@@ -227,6 +231,11 @@ class Floor:
     def inventory(self, ticker: MarketTicker) -> InventoryState:
         """A market's inventory."""
         return self.positions.inventory(ticker)
+
+    def netted(self, ticker: MarketTicker) -> InventoryState:
+        """The position of a game of two markets, seen from one of them; the market's own in any other event."""
+        own, sibling = self.inventory(ticker), self.exposure.opposite(ticker)
+        return own if sibling is None else netted(own, self.inventory(sibling))
 
     def unrealized(self) -> Money:
         """Of all positions that can be valued."""

@@ -1,15 +1,24 @@
 """The limits over all markets: what they leave, and the last check that no order passes which could break one."""
 
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
 import attrs
+import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from trio.testing import MockClock
 
+from fake_exchange import virtual_clock
+from mm.domain.fill import Fill, Liquidity, TradeId
 from mm.domain.inventory import InventoryState
 from mm.domain.numbers import DOLLAR, Count, Micros, Money, Price
-from mm.domain.order import ClientOrderId, MarketTicker, Order, OrderState, Side, TimeInForce
+from mm.domain.order import ClientOrderId, MarketTicker, Order, OrderId, OrderState, Side, TimeInForce
 from mm.engine.parameters import StrategyParameters, build_parameters
 from mm.engine.risk.guards import Reaction
 from mm.tasks.exposure import Exposure
+from task_rig import GAME as GAME_MARKET
+from task_rig import TaskRig
 
 A, B = MarketTicker("KXNHLGAME-26NOV25VGKMIN-VGK"), MarketTicker("KXNHLGAME-26NOV25VGKMIN-MIN")
 GAME = "KXNHLGAME-26NOV25VGKMIN"
@@ -233,3 +242,81 @@ def _assert_limits(w: World, limit: int, exclusive: bool | None) -> None:
         ]
         assert sum(best) <= DOLLAR
         assert None in lowest or sum(p for p in lowest if p is not None) >= DOLLAR
+
+
+# --- the markets of one game, quoted together ---
+
+TOR, BOS = GAME_MARKET, MarketTicker("KXNHLGAME-26SEP21TORBOS-BOS")
+
+
+@asynccontextmanager
+async def both_markets(net_across: bool = False) -> AsyncGenerator[TaskRig, None]:
+    """Quoters on both markets of a game that is known to pay one of them."""
+    rig = TaskRig(parameters=StrategyParameters())
+    rig.floor.net_across = net_across
+    rig.floor.exposure.know_event("KXNHLGAME-26SEP21TORBOS", (TOR, BOS), is_mutually_exclusive=True)
+    rig.desk.check = rig.floor.exposure.refuse
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(rig.writes.run)
+        for ticker in (TOR, BOS):
+            await nursery.start(rig.add_quoter(ticker).run)
+        yield rig
+        nursery.cancel_scope.cancel()
+
+
+def gift(rig: TaskRig) -> int:
+    """What a taker could gain for certain from our quotes, `Price` units; fees not counted."""
+    bids = [max((r.price for r in rig.resting(Side.BID, t)), default=0) for t in (TOR, BOS)]
+    asks = [min((r.price for r in rig.resting(Side.ASK, t)), default=DOLLAR) for t in (TOR, BOS)]
+    return max(sum(bids) - DOLLAR, DOLLAR - sum(asks))
+
+
+async def test_books_that_disagree_never_make_our_two_quotes_a_gift(autojump_clock: MockClock) -> None:
+    """The two books drift apart step by step, as when one of them is slow after a goal: at no moment do our bids sum to
+    more than a dollar or our asks to less, and nothing has to be kept back by the last check."""
+    async with both_markets() as rig:
+        for step in range(12):
+            rig.book(4_000 + 300 * step, 4_400 + 300 * step, TOR)
+            rig.book(5_500, 5_900, BOS)
+            for _ in range(10):
+                await trio.sleep(0.1)
+                assert gift(rig) <= 0
+        assert len(rig.resting(Side.BID, TOR)) + len(rig.resting(Side.BID, BOS)) >= 1
+        assert rig.floor.exposure.refused == 0
+
+
+async def test_netted_a_position_in_one_market_is_worked_off_in_both(autojump_clock: MockClock) -> None:
+    """Long 30 of one team: its ask, and the other team's bid, which is the same bet the other way round."""
+    async with both_markets(net_across=True) as rig:
+        rig.book(4_800, 5_200, TOR)
+        rig.book(4_800, 5_200, BOS)
+        await trio.sleep(1)
+        assert [len(rig.resting(side, t)) for t in (TOR, BOS) for side in Side] == [1, 1, 1, 1]
+        rig.handler.on_fill(_by_hand(TOR, 3_000))
+        await trio.sleep(1)
+        assert [len(rig.resting(side, t)) for t in (TOR, BOS) for side in Side] == [0, 1, 1, 0]
+
+
+async def test_apart_each_market_goes_by_its_own_position(autojump_clock: MockClock) -> None:
+    """The default: the user's rules, market by market."""
+    async with both_markets() as rig:
+        rig.book(4_800, 5_200, TOR)
+        rig.book(4_800, 5_200, BOS)
+        await trio.sleep(1)
+        rig.handler.on_fill(_by_hand(TOR, 3_000))
+        await trio.sleep(1)
+        assert [len(rig.resting(side, t)) for t in (TOR, BOS) for side in Side] == [0, 1, 1, 1]
+
+
+def _by_hand(ticker: MarketTicker, count: int) -> Fill:
+    return Fill(
+        order_id=OrderId("hand"),
+        trade_id=TradeId("hand-1"),
+        ticker=ticker,
+        side=Side.BID,
+        price=Price(5_000),
+        count=Count(count),
+        fee=Money(0),
+        liquidity=Liquidity.TAKER,
+        ts=virtual_clock(),
+    )

@@ -124,6 +124,14 @@ class PortfolioRisk:
         event = self._events.get(event_ticker)
         return event.shape if event is not None else None
 
+    def unknown_events(self) -> list[str]:
+        """Events of several markets of which it is not known whether one excludes the others."""
+        return [
+            name
+            for name, event in self._events.items()
+            if event.shape.is_mutually_exclusive is None and len(event.shape.markets) > 1
+        ]
+
     def update(
         self,
         ticker: MarketTicker,

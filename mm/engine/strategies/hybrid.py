@@ -20,12 +20,13 @@ class Hybrid(Strategy):
     def quote(self, view: View) -> Quote:
         """The reference strategy's wanted quotes. Only a fair-value source that was chosen moves it off the mark."""
         return wanted_quotes(
-            view.inventory,
+            view.ruled,
             view.mark if self.fair_value is None else self.fair_value(view),
             view.touch,
             view.market.grid,
             view.parameters,
             extra_ticks=view.extra_ticks,
+            held=view.inventory,
             pending=view.pending,
             market_room=view.market_room,
             price_bound=view.price_bound,

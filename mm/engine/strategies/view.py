@@ -91,6 +91,9 @@ class View:
     others: Touch
     """The best prices without our own orders."""
     inventory: InventoryState
+    """The market's own: what a quote or an exit may trade."""
+    ruled: InventoryState
+    """What rules about state, skew and risk go by: the same, or the event's netted over its markets."""
     mark: Price | None
     """The average of prints held within the others' touch; never None where `quote` is asked."""
     parameters: StrategyParameters
@@ -122,8 +125,8 @@ class View:
 
     @property
     def net(self) -> Count:
-        """Our position, long positive."""
-        return self.inventory.net
+        """Our position as the rules see it, long positive."""
+        return self.ruled.net
 
     @property
     def fair_value(self) -> Price | None:
