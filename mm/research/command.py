@@ -13,7 +13,6 @@ import structlog
 
 from mm.domain.errors import BookOutOfSync, ConfigError, MMError
 from mm.domain.numbers import Micros, Price
-from mm.engine.parameters import PARAMETERS_BY_NAME, StrategyParameters, build_parameters
 from mm.research.fills import TRADE_SHARE, FillModel
 from mm.research.formats import read_recording
 from mm.research.lines import BadRecording
@@ -22,19 +21,25 @@ from mm.research.outcome import Outcome, run_tape
 from mm.research.page import page
 from mm.research.report import document, summary
 from mm.research.tape import BookSource, Tape, merge
+from mm.research.variants import Variant, parse_variants
 from mm.tasks.backtest import parse_result, write_atomically
 
 PROGRESS_EVERY_S: Final = 0.5
+WIDTH: Final = 30
+"""Of the bar."""
+CLEARED: Final = 100
 
 
 @attrs.frozen(kw_only=True)
 class Request:
     """What the command line asked for."""
 
-    recordings: Sequence[Path]
+    recordings: Sequence[Path | str]
     fill_model: str = "queue"
     result: str | None = None
     sets: Sequence[str] = ()
+    strategies: Sequence[str] = ()
+    """`[LABEL=]NAME[:PARAMETER=VALUE,...]`, side by side; the default strategy when empty."""
     feed_ms: float = 20.0
     order_ms: float = 30.0
     jitter_ms: float = 0.0
@@ -54,17 +59,29 @@ def run_recordings(request: Request, stdout: IO[str] | None = None, stderr: IO[s
     """The whole command: 0, or 1 with every problem on stderr and nothing written."""
     stdout, stderr = stdout or sys.stdout, stderr or sys.stderr
     try:
-        options, given = _options(request)
+        options, given, variants = _options(request)
         tape = read_all(request.recordings)
         outcome = _run(tape, options, given, stderr)
         bounds: dict[str, Outcome] = {}
         if request.bounds and options.model is FillModel.QUEUE:
             for model in (FillModel.TOUCH, FillModel.THROUGH):
                 bounds[model.value] = _run(tape, attrs.evolve(options, model=model), given, stderr)
+        label = variants[0].label
+        others = {
+            v.label: _run(
+                tape,
+                attrs.evolve(options, parameters=v.parameters, strategies=v.table),
+                given,
+                stderr,
+                v.label,
+            )
+            for v in variants[1:]
+        }
         if request.json_out is not None:
-            write_atomically(request.json_out, json.dumps(document(outcome, tape, bounds), indent=1) + "\n")
+            whole = document(outcome, tape, bounds, others, label)
+            write_atomically(request.json_out, json.dumps(whole, indent=1) + "\n")
         if request.html_out is not None:
-            write_atomically(request.html_out, page(outcome, tape, bounds))
+            write_atomically(request.html_out, page(outcome, tape, bounds, others, label))
     except ConfigError as error:
         for problem in error.problems:
             stderr.write(f"mm backtest: {problem}\n")
@@ -75,14 +92,14 @@ def run_recordings(request: Request, stdout: IO[str] | None = None, stderr: IO[s
     except OSError as error:
         stderr.write(f"mm backtest: cannot write {error.filename}: {error.strerror or error}\n")
         return 1
-    stdout.write(summary(outcome, tape, bounds))
+    stdout.write(summary(outcome, tape, bounds, others, label))
     return 0
 
 
-def read_all(paths: Sequence[Path]) -> Tape:
+def read_all(paths: Sequence[Path | str]) -> Tape:
     """All files on one clock. Raises `BadRecording`."""
     tapes = [read_recording(path) for path in paths]
-    spans: dict[str, list[tuple[int, int, Path]]] = {}
+    spans: dict[str, list[tuple[int, int, Path | str]]] = {}
     for path, tape in zip(paths, tapes, strict=True):
         first, last = tape.span
         for market in tape.markets:
@@ -96,26 +113,10 @@ def read_all(paths: Sequence[Path]) -> Tape:
     return merge(tapes)
 
 
-def parse_parameters(sets: Sequence[str]) -> StrategyParameters:
-    """`NAME=VALUE` texts over the defaults; of one name the last counts. Raises `ConfigError`."""
-    texts: dict[str, str] = {}
-    problems = [f"--set {text!r}: expected NAME=VALUE" for text in sets if "=" not in text]
-    for text in sets:
-        name, equals, value = text.partition("=")
-        if equals:
-            texts[name.strip()] = value
-    try:
-        parameters = build_parameters(texts, PARAMETERS_BY_NAME)
-    except ConfigError as error:
-        raise ConfigError(problems + error.problems) from None
-    if problems:
-        raise ConfigError(problems)
-    return parameters
-
-
-def _options(request: Request) -> tuple[BacktestOptions, Price | None]:
+def _options(request: Request) -> tuple[BacktestOptions, Price | None, list[Variant]]:
     problems: list[str] = []
-    parameters, given, model = StrategyParameters(), None, FillModel.QUEUE
+    variants: list[Variant] = []
+    given, model = None, FillModel.QUEUE
     if not request.recordings:
         problems.append("at least one recording is needed")
     try:
@@ -138,7 +139,7 @@ def _options(request: Request) -> tuple[BacktestOptions, Price | None]:
     except ValueError as error:
         problems.append(str(error))
     try:
-        parameters = parse_parameters(request.sets)
+        variants = parse_variants(request.strategies, request.sets)
     except ConfigError as error:
         problems += error.problems
     if problems:
@@ -150,18 +151,22 @@ def _options(request: Request) -> tuple[BacktestOptions, Price | None]:
     )
     return (
         BacktestOptions(
-            parameters=parameters,
+            parameters=variants[0].parameters,
+            strategies=variants[0].table,
             model=model,
             latency=latency,
             trade_share=share,
             seed=request.seed,
         ),
         given,
+        variants,
     )
 
 
-def _run(tape: Tape, options: BacktestOptions, given: Price | None, stderr: IO[str]) -> Outcome:
-    progress = Progress(options.model.value, len(tape), stderr)
+def _run(
+    tape: Tape, options: BacktestOptions, given: Price | None, stderr: IO[str], label: str = ""
+) -> Outcome:
+    progress = Progress(label or options.model.value, len(tape), stderr)
     try:
         return run_tape(tape, options, given=given, on_progress=progress.at)
     except BookOutOfSync as error:
@@ -188,10 +193,12 @@ class Progress:
         self._told = now
         rate = row / max(now - self._began, 1e-9)
         left = (self.rows - row) / rate if rate else 0
-        self.stream.write(f"\r{self.what}: {row / self.rows:4.0%}  {rate:,.0f} rows/s  {left:.0f} s left ")
+        bar = "#" * (row * WIDTH // max(self.rows, 1))
+        line = f"{self.what}: [{bar:{WIDTH}}] {row / max(self.rows, 1):4.0%}  {rate:,.0f} rows/s  {left:.0f} s left"
+        self.stream.write(f"\r{line:<{CLEARED}}")
         self.stream.flush()
 
     def done(self) -> None:
         """Take the line away."""
         if self._told:
-            self.stream.write("\r" + " " * 60 + "\r")
+            self.stream.write("\r" + " " * CLEARED + "\r")

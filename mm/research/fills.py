@@ -20,7 +20,7 @@ import attrs
 
 from mm.domain.fill import Liquidity, Trade, TradeId
 from mm.domain.numbers import Count, Micros, Price
-from mm.domain.order import MarketTicker, Side
+from mm.domain.order import MarketTicker, OrderId, Side
 from mm.engine.backtest.queue_share import queue_share
 from mm.engine.parameters import StrategyParameters
 from mm.exchange.paper.matching import Execution, PaperMarket, PaperOrder
@@ -51,6 +51,8 @@ class ModelMarket(PaperMarket):
     has_trades: bool
     parameters: StrategyParameters
     trade_share: float = TRADE_SHARE
+    joined_behind: dict[OrderId, Count] = attrs.field(factory=dict)
+    """What was displayed at an order's price when it came: its place in the queue."""
     chance: random.Random
     """Drawn from once for each decrease that may have been a trade, and for nothing else."""
 
@@ -77,10 +79,12 @@ class ModelMarket(PaperMarket):
     def rest(self, order: PaperOrder) -> None:
         """See `PaperMarket`."""
         PaperMarket.rest(self, order)
+        if self.source is BookSource.PRINTS:
+            order.queue_ahead = UNKNOWN_SIZE
+        self.joined_behind[order.order_id] = order.queue_ahead
         if self.model is FillModel.QUEUE:
-            if self.source is BookSource.PRINTS:
-                order.queue_ahead = UNKNOWN_SIZE
-        elif self.model is FillModel.THROUGH:
+            return
+        if self.model is FillModel.THROUGH:
             order.queue_ahead = NOBODY_PASSES
         else:
             order.queue_ahead = Count(0)

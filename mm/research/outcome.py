@@ -7,7 +7,7 @@ Summed to the settlement both are the gross result. Mids are kept doubled, so th
 
 import heapq
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Final
 
 import attrs
@@ -19,7 +19,6 @@ from mm.domain.numbers import DOLLAR, SECOND, Count, Micros, Money, Price, round
 from mm.domain.order import MarketTicker, Side
 from mm.domain.tickers import event_of
 from mm.engine.backtest.result import NO_TO, YES_FROM, SettlementSource
-from mm.research.fills import FillModel
 from mm.research.loop import Backtest
 from mm.research.options import BacktestOptions
 from mm.research.room import NEVER, Room, Watcher
@@ -43,8 +42,12 @@ class FillOutcome:
     net_after: Count
     twice_mid: int | None
     """Twice the recorded book's mid before the fill; None when it was one-sided."""
+    behind: Count | None = None
+    """Contracts displayed at the price when the quote came to it; None of an exit."""
     later: dict[Micros, int | None] = attrs.field(factory=dict)
     """Horizon -> twice the mid then; None (or absent) when nobody knows."""
+    settled_at: Price | None = None
+    """What one YES paid, or is taken to have paid."""
 
     @property
     def is_quote(self) -> bool:
@@ -63,6 +66,17 @@ class FillOutcome:
         if later is None or self.twice_mid is None:
             return None
         return (later - self.twice_mid) * self.fill.signed_count
+
+    def twice_to_settlement(self) -> int | None:
+        """Twice the money that the mid moved our way up to the settlement."""
+        if self.settled_at is None or self.twice_mid is None:
+            return None
+        return (2 * self.settled_at - self.twice_mid) * self.fill.signed_count
+
+    @property
+    def game(self) -> str:
+        """What is one bet: both markets of a match belong together."""
+        return event_of(self.fill.ticker) or self.fill.ticker
 
 
 @attrs.frozen
@@ -122,6 +136,8 @@ class Outcome:
     markets: tuple[MarketOutcome, ...]
     equity: tuple[tuple[Micros, Money], ...]
     """Marked net result over all markets."""
+    held: tuple[tuple[Micros, Count], ...]
+    """Contracts held, without sign, over all markets."""
     decisions: int
     orders: int
     refusals: dict[str, int]
@@ -170,6 +186,7 @@ class Observer(Watcher):
     _peaks: dict[MarketTicker, int] = attrs.field(factory=dict)
     _samples: dict[MarketTicker, list[Sample]] = attrs.field(factory=dict)
     _equity: list[tuple[Micros, Money]] = attrs.field(factory=list)
+    _held: list[tuple[Micros, Count]] = attrs.field(factory=list)
     _run: Backtest | None = None
     _next_sample: int = 0
     _next_due: int = NEVER
@@ -214,13 +231,15 @@ class Observer(Watcher):
         run = self._run
         assert run is not None
         self._next_sample = now + self.step
-        total = 0
+        total = held = 0
         for room in run.rooms:
             inventory = run.floor.inventory(room.ticker)
             if room.ticker in self._fills:
                 mid = round_half_up_div(room.last_twice_mid or 0, 2)
                 total += inventory.marked_pnl(Price(mid))
+                held += abs(inventory.net)
         self._equity.append((now, Money(total)))
+        self._held.append((now, Count(held)))
 
     def _look(self, now: Micros) -> None:
         """Keep what markets look like now that are due."""
@@ -247,7 +266,8 @@ class Observer(Watcher):
         """See `Watcher`."""
         assert self._run is not None
         net = self._run.floor.inventory(room.ticker).net
-        outcome = FillOutcome(fill=fill, net_after=net, twice_mid=room.twice_mid)
+        behind = room.paper.joined_behind.get(fill.order_id) if fill.liquidity is Liquidity.MAKER else None
+        outcome = FillOutcome(fill=fill, net_after=net, twice_mid=room.twice_mid, behind=behind)
         self._fills.setdefault(room.ticker, []).append(outcome)
         self._peaks[room.ticker] = max(self._peaks.get(room.ticker, 0), abs(net))
         for horizon, waiting in self._due.items():
@@ -275,6 +295,7 @@ class Observer(Watcher):
             options=run.options,
             markets=found,
             equity=tuple(self._equity),
+            held=tuple(self._held),
             decisions=run.decisions,
             orders=run.errands.orders,
             refusals=run.errands.refusals,
@@ -285,6 +306,8 @@ class Observer(Watcher):
         inventory = self._run.floor.inventory(room.ticker)
         fills = tuple(self._fills.get(room.ticker, ()))
         value, source = _value(room, given)
+        for fill in fills:
+            fill.settled_at = value
         final = inventory.net
         settlement = sum(part.gross for part in inventory.settle(value, end)) if final else 0
         triggers: dict[FlattenReason, int] = {}
@@ -348,103 +371,3 @@ def run_tape(
     observer.watch(run)
     run.run(on_progress)
     return observer.finish(given)
-
-
-# --- sums -------------------------------------------------------------------------------------------------------------
-
-
-@attrs.frozen(kw_only=True)
-class Split:
-    """The money of some fills, taken apart. All but `fees` are doubled."""
-
-    fills: int
-    contracts: Count
-    fees: Money
-    twice_spread: int
-    """Better than the mid at the fill, together."""
-    twice_markouts: dict[Micros, int]
-    """What the mid did afterwards, over the fills for which it is known."""
-    counted: dict[Micros, Count]
-    """Contracts for which it is known."""
-    unpriced: int
-    """Fills in a one-sided book: in no sum."""
-
-
-def split(fills: Iterable[FillOutcome]) -> Split:
-    """Sum some fills up."""
-    fills = list(fills)
-    spreads = [s for f in fills if (s := f.twice_spread()) is not None]
-    marks = {h: [(m, f.fill.count) for f in fills if (m := f.twice_markout(h)) is not None] for h in HORIZONS}
-    return Split(
-        fills=len(fills),
-        contracts=Count(sum(f.fill.count for f in fills)),
-        fees=Money(sum(f.fill.fee for f in fills)),
-        twice_spread=sum(spreads),
-        twice_markouts={h: sum(m for m, _ in found) for h, found in marks.items()},
-        counted={h: Count(sum(c for _, c in found)) for h, found in marks.items()},
-        unpriced=len(fills) - len(spreads),
-    )
-
-
-@attrs.frozen
-class Interval:
-    """A figure with its 90% jackknife interval over games; without bounds when there are fewer than two games."""
-
-    value: float
-    low: float | None
-    high: float | None
-    games: int
-
-    def __str__(self) -> str:
-        if self.low is None or self.high is None:
-            return f"{self.value:+.2f} (no interval: {self.games} game)"
-        return f"{self.value:+.2f} ({self.low:+.2f} .. {self.high:+.2f}, {self.games} games)"
-
-
-_T95: Final = {
-    1: 6.314, 2: 2.920, 3: 2.353, 4: 2.132, 5: 2.015, 6: 1.943, 7: 1.895, 8: 1.860, 9: 1.833, 10: 1.812,
-    12: 1.782, 15: 1.753, 20: 1.725, 30: 1.697, 60: 1.671, 120: 1.658,
-}  # fmt: skip
-"""Student's t, 95% one-sided, by degrees of freedom; between two rows the upper one, which is wider."""
-
-
-def interval(pairs: Iterable[tuple[str, float, float]]) -> Interval:
-    """Sum of numerators over sum of denominators, jackknifed over the games named first.
-
-    Games whose denominator is 0 (nothing traded) say nothing and are left out.
-    """
-    games: dict[str, tuple[float, float]] = {}
-    for game, top, bottom in pairs:
-        before = games.get(game, (0.0, 0.0))
-        games[game] = (before[0] + top, before[1] + bottom)
-    used = [(top, bottom) for top, bottom in games.values() if bottom]
-    top, bottom = sum(t for t, _ in used), sum(b for _, b in used)
-    if not bottom:
-        return Interval(0.0, None, None, 0)
-    n, value = len(used), top / bottom
-    if n < 2:
-        return Interval(value, None, None, n)
-    without = [(top - t) / (bottom - b) for t, b in used]
-    mean = sum(without) / n
-    error = ((n - 1) / n * sum((w - mean) ** 2 for w in without)) ** 0.5
-    reach = error * next(t for df, t in sorted(_T95.items(), reverse=True) if df <= n - 1)
-    return Interval(value, value - reach, value + reach, n)
-
-
-def cents_a_contract(outcome: Outcome) -> Interval:
-    """Net result in cents a contract."""
-    return interval((m.game, m.net / 10_000, m.contracts / 100) for m in outcome.markets)
-
-
-def dollars_a_game(outcome: Outcome) -> Interval:
-    """Net result in dollars a game that traded."""
-    games: dict[str, int] = {}
-    for market in outcome.markets:
-        if market.fills:
-            games[market.game] = games.get(market.game, 0) + market.net
-    return interval((game, net / 1e6, 1.0) for game, net in games.items())
-
-
-def model_of(outcome: Outcome) -> FillModel:
-    """The fill model of a run."""
-    return outcome.options.model

@@ -4,19 +4,32 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 from typing import Final
 
-from mm.domain.numbers import Micros, format_price
+from mm.domain.numbers import Micros, format_price, parse_decimal
 from mm.domain.order import Side
 from mm.domain.tickers import format_time, to_datetime
-from mm.research.outcome import (
-    HORIZONS,
-    FillOutcome,
-    MarketOutcome,
-    Outcome,
+from mm.engine.strategies.registry import DEFAULT
+from mm.research.outcome import FillOutcome, MarketOutcome, Outcome
+from mm.research.report import (
+    ADVERSE,
+    WIDE,
+    dollars,
+    gross_of,
+    groups,
+    per_contract,
+    seconds,
+    split_fields,
+    triggers,
+)
+from mm.research.sums import (
+    ALL_HORIZONS,
+    SETTLEMENT,
+    Interval,
     cents_a_contract,
+    difference,
     dollars_a_game,
+    kept,
     split,
 )
-from mm.research.report import WIDE, dollars, gross_of, groups, per_contract, seconds, triggers
 from mm.research.tape import BookSource, Tape
 
 WIDTH: Final = 1_080
@@ -41,8 +54,14 @@ td { text-align:right; border-top:1px solid var(--line); padding:3px 8px } th { 
 """
 
 
-def page(outcome: Outcome, tape: Tape, bounds: Mapping[str, Outcome]) -> str:
-    """The page."""
+def page(
+    outcome: Outcome,
+    tape: Tape,
+    bounds: Mapping[str, Outcome],
+    others: Mapping[str, Outcome] | None = None,
+    label: str = DEFAULT,
+) -> str:
+    """The page. `others` are the strategies beside the first, by label."""
     first, last = tape.span
     options = outcome.options
     latency = options.latency
@@ -55,9 +74,11 @@ def page(outcome: Outcome, tape: Tape, bounds: Mapping[str, Outcome]) -> str:
         _tiles(outcome),
         "<h2>What the fill model is worth</h2>",
         _models({options.model.value: outcome, **bounds}),
+        *_strategies(label, outcome, others or {}),
         "<h2>Where the money goes</h2>",
+        _split(outcome),
         _money(outcome),
-        "<h2>Equity</h2>",
+        "<h2>Equity, drawdown, contracts held</h2>",
         f'<div class="card">{_equity(outcome)}</div>',
         *_grouped(outcome),
         "<h2>Markets</h2>",
@@ -147,7 +168,7 @@ def _money(outcome: Outcome) -> str:
         found = split(fills)
         each = found.contracts / 100 or 1.0
         spread = found.twice_spread / 2 / 1e4
-        marks = [per_contract(found, h) for h in HORIZONS]
+        marks = [per_contract(found, h) for h in ALL_HORIZONS]
         return (
             name,
             f"{found.fills:,}",
@@ -157,42 +178,33 @@ def _money(outcome: Outcome) -> str:
             _sign(-found.fees, f"{-found.fees / 1e4 / each:+.2f}"),
         )
 
-    def settled(fills: list[tuple[MarketOutcome, FillOutcome]]) -> str:
-        known = [
-            ((2 * m.settlement_price - f.twice_mid) * f.fill.signed_count, f.fill.count)
-            for m, f in fills
-            if f.twice_mid is not None
-        ]
-        count = sum(c for _, c in known)
-        if not count:
-            return "-"
-        value = sum(v for v, _ in known) / 2 / 100 / count
-        return _sign(value, f"{value:+.2f}")
-
-    every = [(m, f) for m in outcome.markets for f in m.fills]
-    rows = []
-    for name, wanted in (("quotes that were hit", True), ("exits (we crossed)", False)):
-        chosen = [(m, f) for m, f in every if f.is_quote is wanted]
-        cells = list(row(name, [f for _, f in chosen]))
-        cells.insert(-1, settled(chosen))
-        rows.append(cells)
+    rows = [
+        row(name, [f for f in outcome.fills if f.is_quote is wanted])
+        for name, wanted in (("quotes that were hit", True), ("exits (we crossed)", False))
+    ]
     head = ("cents a contract", "fills", "contracts", "against the mid")
-    marks = tuple(f"mid after {seconds(h)}" for h in HORIZONS)
-    return _table((*head, *marks, "to settlement", "fees"), rows)
+    return _table((*head, *_MARKS, "fees"), rows)
+
+
+_MARKS: Final = tuple("to settlement" if h == SETTLEMENT else f"mid after {seconds(h)}" for h in ALL_HORIZONS)
 
 
 def _grouped(outcome: Outcome) -> Iterable[str]:
     titles = {
+        "market": "Quote fills by market",
         "game": "Quote fills by game",
         "side": "Quote fills by side",
         "hour": "Quote fills by hour (UTC)",
+        "queue_place": "Quote fills by place in the queue (contracts displayed at the price when the quote came)",
     }
+    head = ("cents a contract", "fills", "contracts", "spread captured", *_MARKS, "fees")
+    sure = (f"kept after {seconds(ADVERSE)} (90%)", "kept at settlement (90%)")
     for way, found in groups(outcome).items():
         rows = []
         for key, fills in list(found.items())[:MOST_GROUPS]:
             sums = split(fills)
             each = sums.contracts / 100 or 1.0
-            marks = [per_contract(sums, h) for h in HORIZONS]
+            marks = [per_contract(sums, h) for h in ALL_HORIZONS]
             rows.append(
                 (
                     escape(key),
@@ -201,12 +213,66 @@ def _grouped(outcome: Outcome) -> Iterable[str]:
                     f"{sums.twice_spread / 2 / 1e4 / each:+.2f}",
                     *("-" if m is None else _sign(m, f"{m:+.2f}") for m in marks),
                     f"{-sums.fees / 1e4 / each:+.2f}",
+                    *(_short(kept(fills, h)) for h in (ADVERSE, SETTLEMENT)),
                 )
             )
         if rows:
-            head = ("cents a contract", "fills", "contracts", "spread captured")
             yield f"<h2>{titles[way]}</h2>"
-            yield _table((*head, *(f"mid after {seconds(h)}" for h in HORIZONS), "fees"), rows)
+            yield _table((*head, *sure), rows)
+            if len(found) > MOST_GROUPS:
+                yield f"<p>{len(found) - MOST_GROUPS} more are in the JSON only.</p>"
+
+
+def _short(found: Interval) -> str:
+    if found.low is None or found.high is None:
+        return f"{found.value:+.2f} (1 game)"
+    return f"{found.value:+.2f} ({found.low:+.2f} .. {found.high:+.2f})"
+
+
+def _split(outcome: Outcome) -> str:
+    names = {
+        "spread_captured": "spread captured by quotes",
+        f"adverse_selection_{seconds(ADVERSE)}": f"adverse selection: the mid's move within {seconds(ADVERSE)} of a quote fill",
+        "crossing_at_exits": "paid to cross at exits",
+        "inventory": "inventory: all later moves, settlement included",
+        "fees": "fees",
+        "net": "net result",
+    }
+    rows = [
+        (names[key], _sign(money := parse_decimal(text, 6), dollars(money)))
+        for key, text in split_fields(outcome).items()
+    ]
+    return _table(("of the result", "dollars"), rows)
+
+
+def _strategies(label: str, outcome: Outcome, others: Mapping[str, Outcome]) -> Iterable[str]:
+    if not others:
+        return
+    rows = [
+        (
+            escape(name),
+            f"{len(run.fills):,}",
+            f"{run.contracts / 100:,.0f}",
+            _sign(run.net, dollars(run.net)),
+            dollars(run.drawdown),
+            escape(str(cents_a_contract(run))),
+            "-" if run is outcome else escape(str(difference(run, outcome))),
+        )
+        for name, run in ((label, outcome), *others.items())
+    ]
+    yield "<h2>Strategies side by side</h2>"
+    yield _table(
+        (
+            "strategy",
+            "fills",
+            "contracts",
+            "net $",
+            "drawdown $",
+            "cents a contract (90%)",
+            "more than the first, dollars a game (90%)",
+        ),
+        rows,
+    )
 
 
 def _markets(markets: Sequence[MarketOutcome]) -> str:
@@ -303,14 +369,29 @@ def _svg(height: int, inside: str) -> str:
 
 
 def _equity(outcome: Outcome) -> str:
-    points = [(int(at), value / 1e6) for at, value in outcome.equity]
-    values = [value for _, value in points] + [0.0]
-    axes = _Axes((points[0][0], points[-1][0]), (min(values), max(values)), 240)
-    zero = (
-        f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{axes.y(0):.1f}" y2="{axes.y(0):.1f}" stroke="#98a2b3"/>'
-    )
-    colour = "#067647" if points[-1][1] >= 0 else "#b42318"
-    return _svg(240, axes.frame(lambda v: f"{v:.2f} $") + zero + axes.steps(points, colour, 1.6))
+    points: list[tuple[int, float | None]] = [(int(at), value / 1e6) for at, value in outcome.equity]
+    falls: list[tuple[int, float | None]] = []
+    height = 0.0
+    for at, value in outcome.equity:
+        height = max(height, value / 1e6)
+        falls.append((int(at), value / 1e6 - height))
+    held: list[tuple[int, float | None]] = [(int(at), count / 100) for at, count in outcome.held]
+    times = (points[0][0], points[-1][0])
+    colour = "#067647" if outcome.equity[-1][1] >= 0 else "#b42318"
+    parts, top = [], 0
+    for curve, height_, name, line in (
+        (points, 240, "equity, dollars", colour),
+        (falls, 110, "drawdown, dollars", "#b54708"),
+        (held, 110, "contracts held, all markets", "#475467"),
+    ):
+        values = [value for _, value in curve if value is not None] + [0.0]
+        axes = _Axes(times, (min(values), max(values)), height_, top)
+        zero = f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{axes.y(0):.1f}" y2="{axes.y(0):.1f}" stroke="#98a2b3"/>'
+        label = f'<text x="{LEFT + 6}" y="{top + TOP + 12}">{name}</text>'
+        unit = "{:.0f}" if max(values) - min(values) > 20 else "{:.2f}"
+        parts += [axes.frame(unit.format), zero, axes.steps(curve, line, 1.6), label]
+        top += height_
+    return _svg(top, "".join(parts))
 
 
 def _charts(outcome: Outcome) -> Iterable[str]:

@@ -9,19 +9,26 @@ from typing import Any, Final
 from mm.domain.numbers import SECOND, Micros, Money, format_count, format_decimal, format_money, format_price
 from mm.domain.tickers import format_time, to_datetime
 from mm.engine.parameters import PARAMETERS, StrategyParameters
-from mm.research.outcome import (
-    HORIZONS,
-    FillOutcome,
+from mm.engine.strategies.registry import DEFAULT
+from mm.research.outcome import HORIZONS, FillOutcome, MarketOutcome, Outcome
+from mm.research.sums import (
+    ALL_HORIZONS,
+    SETTLEMENT,
     Interval,
-    MarketOutcome,
-    Outcome,
     Split,
     cents_a_contract,
+    difference,
     dollars_a_game,
+    kept,
     split,
+    take_apart,
 )
 from mm.research.tape import Tape
 
+ADVERSE: Final = HORIZONS[2]
+"""Up to here what the mid does to a quote counts as adverse selection, later as inventory."""
+PLACES: Final = (0, 100, 1_000, 10_000)
+"""Bounds of the groups by place in the queue, in contracts."""
 WIDE: Final = "90% jackknife interval, one game (both markets of a match) left out at a time"
 
 
@@ -31,8 +38,8 @@ def half_money(twice: int) -> str:
 
 
 def seconds(horizon: Micros) -> str:
-    """A horizon's name: `1s`, `300s`."""
-    return f"{horizon // SECOND}s"
+    """A horizon's name: `1s`, `300s`, `settlement`."""
+    return "settlement" if horizon == SETTLEMENT else f"{horizon // SECOND}s"
 
 
 def group(fills: Sequence[FillOutcome]) -> dict[str, Any]:
@@ -48,9 +55,12 @@ def group(fills: Sequence[FillOutcome]) -> dict[str, Any]:
                 "contracts": format_count(found.counted[h]),
                 "cents_per_contract": per_contract(found, h),
             }
-            for h in HORIZONS
+            for h in ALL_HORIZONS
         },
         "fees": format_money(found.fees),
+        "kept_cents_per_contract": {
+            seconds(h): interval_fields(kept(fills, h)) for h in (ADVERSE, SETTLEMENT)
+        },
         "fills_in_one_sided_books": found.unpriced,
     }
 
@@ -62,11 +72,13 @@ def per_contract(found: Split, horizon: Micros) -> float | None:
 
 
 def groups(outcome: Outcome) -> dict[str, dict[str, list[FillOutcome]]]:
-    """The quote fills by game, side and hour (UTC)."""
+    """The quote fills by market, game, side, hour (UTC) and place in the queue."""
     ways: dict[str, Callable[[MarketOutcome, FillOutcome], str]] = {
+        "market": lambda m, f: m.ticker,
         "game": lambda m, f: m.game,
         "side": lambda m, f: f.fill.side.value,
         "hour": lambda m, f: to_datetime(f.fill.ts).strftime("%H"),
+        "queue_place": lambda m, f: queue_place(f),
     }
     found: dict[str, dict[str, list[FillOutcome]]] = {}
     for way, key in ways.items():
@@ -79,8 +91,25 @@ def groups(outcome: Outcome) -> dict[str, dict[str, list[FillOutcome]]]:
     return found
 
 
-def document(outcome: Outcome, tape: Tape, bounds: Mapping[str, Outcome]) -> dict[str, Any]:
-    """The whole result."""
+def queue_place(fill: FillOutcome) -> str:
+    """How many contracts stood at its price when the quote came to it, in words that sort."""
+    if fill.behind is None:
+        return "unknown"
+    behind = fill.behind / 100
+    for number, bound in enumerate(PLACES):
+        if behind <= bound:
+            return f"{number}: first at its price" if not bound else f"{number}: behind up to {bound:,}"
+    return f"{len(PLACES)}: behind more than {PLACES[-1]:,}"
+
+
+def document(
+    outcome: Outcome,
+    tape: Tape,
+    bounds: Mapping[str, Outcome],
+    others: Mapping[str, Outcome] | None = None,
+    label: str = DEFAULT,
+) -> dict[str, Any]:
+    """The whole result. `others` are the strategies beside the first, by label."""
     first, last = tape.span
     options = outcome.options
     return {
@@ -102,13 +131,37 @@ def document(outcome: Outcome, tape: Tape, bounds: Mapping[str, Outcome]) -> dic
         "seed": options.seed,
         "totals": totals(outcome),
         "bounds": {name: totals(found) for name, found in bounds.items()},
+        "strategy": label,
+        "strategies": {
+            name: totals(found)
+            | {
+                "parameters": parameters(found),
+                "dollars_per_game_more": interval_fields(difference(found, outcome)),
+            }
+            for name, found in (others or {}).items()
+        },
+        "split": split_fields(outcome),
         "exits": group([f for f in outcome.fills if not f.is_quote]),
         "quotes": group([f for f in outcome.fills if f.is_quote]),
         "by": {
             way: {key: group(fills) for key, fills in found.items()} for way, found in groups(outcome).items()
         },
         "equity": [[format_time(at), format_money(value)] for at, value in outcome.equity],
+        "held": [[format_time(at), format_count(count)] for at, count in outcome.held],
         "markets": [market_fields(m) for m in sorted(outcome.markets, key=lambda m: m.ticker)],
+    }
+
+
+def split_fields(outcome: Outcome) -> dict[str, str]:
+    """Where the money went, in dollars that add up to the net result."""
+    found = take_apart(outcome, ADVERSE)
+    return {
+        "spread_captured": half_money(found.twice_spread),
+        f"adverse_selection_{seconds(ADVERSE)}": half_money(found.twice_adverse),
+        "crossing_at_exits": half_money(found.twice_crossing),
+        "inventory": half_money(found.twice_inventory),
+        "fees": format_money(Money(-found.fees)),
+        "net": format_money(found.net),
     }
 
 
@@ -183,16 +236,13 @@ def market_fields(market: MarketOutcome) -> dict[str, Any]:
         "final_position_before_settlement": format_count(market.final_position),
         "triggers": {reason.value: count for reason, count in market.triggers.items()},
         "quotes": group([f for f in market.fills if f.is_quote]),
-        "fills": [fill_fields(f, market) for f in market.fills],
+        "fills": [fill_fields(f) for f in market.fills],
     }
 
 
-def fill_fields(outcome: FillOutcome, market: MarketOutcome) -> dict[str, Any]:
+def fill_fields(outcome: FillOutcome) -> dict[str, Any]:
     """One fill."""
     fill = outcome.fill
-    to_settlement = None
-    if outcome.twice_mid is not None:
-        to_settlement = (2 * market.settlement_price - outcome.twice_mid) * fill.signed_count
     return {
         "ts": format_time(fill.ts),
         "side": fill.side.value,
@@ -201,9 +251,10 @@ def fill_fields(outcome: FillOutcome, market: MarketOutcome) -> dict[str, Any]:
         "fee": format_money(fill.fee),
         "kind": "quote" if outcome.is_quote else "flatten",
         "net_after": format_count(outcome.net_after),
+        "behind": None if outcome.behind is None else format_count(outcome.behind),
         "spread_captured": _maybe(outcome.twice_spread()),
         "markouts": {seconds(h): _maybe(outcome.twice_markout(h)) for h in HORIZONS},
-        "to_settlement": _maybe(to_settlement),
+        "to_settlement": _maybe(outcome.twice_to_settlement()),
     }
 
 
@@ -219,7 +270,13 @@ def dollars(money: int) -> str:
     return format_decimal((abs(money) + 5_000) // 10_000 * (1 if money >= 0 else -1), 2)
 
 
-def summary(outcome: Outcome, tape: Tape, bounds: Mapping[str, Outcome]) -> str:
+def summary(
+    outcome: Outcome,
+    tape: Tape,
+    bounds: Mapping[str, Outcome],
+    others: Mapping[str, Outcome] | None = None,
+    label: str = DEFAULT,
+) -> str:
     """A few lines and a table."""
     first, last = tape.span
     quotes = split([f for f in outcome.fills if f.is_quote])
@@ -249,9 +306,24 @@ def summary(outcome: Outcome, tape: Tape, bounds: Mapping[str, Outcome]) -> str:
         lines.append(
             f"bound {name}: net {dollars(found.net)} dollars, {cents_a_contract(found)} c a contract, {len(found.fills)} fills"
         )
+    if others:
+        lines += ["", *_side_by_side(label, outcome, others)]
     if outcome.refusals:
         lines.append("refused: " + ", ".join(f"{n} {what}" for what, n in sorted(outcome.refusals.items())))
     return "\n".join(lines) + "\n"
+
+
+def _side_by_side(label: str, outcome: Outcome, others: Mapping[str, Outcome]) -> list[str]:
+    width = max(len(name) for name in (label, *others))
+    rows = [
+        f"{'strategy':{width}} {'fills':>6} {'net $':>10}  cents a contract; more than {label}, dollars a game"
+    ]
+    for name, found in ((label, outcome), *others.items()):
+        more = "" if found is outcome else f"; {difference(found, outcome)}"
+        rows.append(
+            f"{name:{width}} {len(found.fills):>6} {dollars(found.net):>10}  {cents_a_contract(found)}{more}"
+        )
+    return rows
 
 
 def _table(outcome: Outcome) -> str:

@@ -10,10 +10,11 @@ from mm.domain.book import OrderBook
 from mm.domain.errors import ConfigError
 from mm.domain.numbers import Count, Price
 from mm.domain.order import Side
-from mm.research.command import Request, parse_parameters, read_all, run_recordings
+from mm.research.command import Request, read_all, run_recordings
 from mm.research.formats import read_recording
 from mm.research.lines import BadRecording
 from mm.research.tape import BookSource, Kind, Tape
+from mm.research.variants import parse_variants
 
 DATA = Path(os.environ.get("MM_RECORDINGS", Path(__file__).parents[2] / "../shared/data"))
 needs_recordings = pytest.mark.skipif(not DATA.is_dir(), reason="no recordings (MM_RECORDINGS)")
@@ -203,4 +204,4 @@ def test_all_problems_of_a_request_are_told_at_once(tmp_path: Path) -> None:
     ):
         assert part in text
     with pytest.raises(ConfigError):
-        parse_parameters(["SIZE_PER_FILL=0"])
+        parse_variants([], ["SIZE_PER_FILL=0"])

@@ -1,0 +1,98 @@
+"""The research commands as the command line shows them. What they need is imported when they run."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from mm.domain.errors import ConfigError
+
+Model = Literal["queue", "touch", "through", "queue-share"]
+
+
+def backtest(
+    *recordings: str,
+    trades: list[str] | None = None,
+    profile: Literal["reference", "legacy"] = "reference",
+    result: str | None = None,
+    set: list[str] | None = None,  # noqa: A002 - the option's name
+    strategy: list[str] | None = None,
+    fill_model: Model | None = None,
+    json: Path | None = None,
+    html: Path | None = None,
+    feed_ms: float = 20.0,
+    order_ms: float = 30.0,
+    jitter_ms: float = 0.0,
+    trade_share: float | None = None,
+    seed: int = 1,
+    bounds: bool = True,
+) -> int:
+    """Run the strategy over recordings, or over public trades as the old bot's back-test did.
+
+    With recordings (or another fill model than queue-share) the live engine runs over them, all markets on one clock.
+    `--trades` alone with queue-share is the reference back-test: no latency, no book.
+
+    Args:
+        recordings: Files of any known format, plain or gzip, sessions of `mm record`, or what `mm convert` made of them,
+            also on an object store (s3://...); see docs/research.md.
+        trades: A CSV of prints, plain or gzip; may be repeated.
+        profile: Of the reference back-test. reference: as it trades; legacy: as the old back-test filled it.
+        result: How the market ended: yes, no, or a price; without it recorded, or taken from the last price.
+        set: NAME=VALUE, a parameter instead of the default; may be repeated.
+        strategy: [LABEL=]NAME[:PARAMETER=VALUE,...], instead of the default strategy. Repeated: side by side, the first is
+            the one that is reported in full.
+        fill_model: How quotes are filled: queue for recordings, queue-share for trades alone, unless given.
+        json: Write the whole result here.
+        html: Write a page with curves and tables here (recordings).
+        feed_ms: How long the exchange's deeds take to reach us.
+        order_ms: How long our orders take to reach the exchange.
+        jitter_ms: Up to so much more for each order.
+        trade_share: Where no prints were recorded: of what shrinks at the touch, how much was traded.
+        seed: Of the fill model's and the latency's chance.
+        bounds: Run touch and through beside queue.
+    """
+    trades = trades or []
+    if not recordings and not strategy and fill_model in (None, "queue-share") and html is None:
+        from mm.tasks.backtest import run_backtest
+
+        return run_backtest(
+            [Path(path) for path in trades],
+            profile=profile,
+            result=result,
+            sets=set or [],
+            fill_model="queue-share",
+            out=json,
+        )
+    from mm.research.command import Request, quiet, run_recordings
+
+    if profile != "reference":
+        raise ConfigError([f"--profile {profile} goes with --trades and --fill-model queue-share alone"])
+    request = Request(
+        recordings=[*recordings, *trades],
+        fill_model=fill_model or "queue",
+        result=result,
+        sets=set or [],
+        strategies=strategy or [],
+        feed_ms=feed_ms,
+        order_ms=order_ms,
+        jitter_ms=jitter_ms,
+        trade_share=trade_share,
+        seed=seed,
+        bounds=bounds,
+        json_out=json,
+        html_out=html,
+    )
+    quiet()
+    return run_recordings(request)
+
+
+def convert(*recordings: str, out: Annotated[str, Parameter(name=["--out", "-o"])]) -> int:
+    """Turn recordings into columns (Parquet), which are read about ten times as fast. Needs `mm[research]`.
+
+    Args:
+        recordings: Files of any known format, plain or gzip, or sessions of `mm record`.
+        out: A folder, also on an object store (s3://...). Each recording becomes one file there, whole or not at all.
+    """
+    from mm.research.convert import convert as run_convert
+
+    return run_convert(recordings, out)
