@@ -1,5 +1,6 @@
 """`mm status`: the ledger read beside its writer, one look at the exchange, nothing locked, nothing changed."""
 
+import shutil
 import sys
 from collections.abc import Callable
 from typing import Final
@@ -18,12 +19,11 @@ from mm.session.surroundings import Surroundings
 from mm.session.venue import NoExchange, open_for_people
 from mm.settings import Settings
 from mm.tasks.killswitch import why_off
-from mm.views.status import ExchangeView, LedgerView, Status, status_document, status_text
+from mm.views.status import ExchangeView, LedgerView, Status, status_document, status_text, watch_text
 
 WATCH_S: Final = 2.0
 LOOK_S: Final = 8.0
 """An exchange that has not answered after this is told as such."""
-_CLEAR: Final = "\x1b[H\x1b[2J"
 
 
 async def show_status(settings: Settings, surroundings: Surroundings, *, watch: bool, as_json: bool) -> int:
@@ -32,8 +32,13 @@ async def show_status(settings: Settings, surroundings: Surroundings, *, watch: 
         status = await look_at_status(settings, surroundings)
         if as_json:
             sys.stdout.write(orjson.dumps(status_document(status)).decode() + "\n")
+        elif watch and sys.stdout.isatty():
+            columns, lines = shutil.get_terminal_size()
+            # Line by line over what stands there, then the rest cleared: nothing flickers.
+            text = watch_text(status, columns, lines).replace("\n", "\x1b[K\n")
+            sys.stdout.write(f"\x1b[H{text}\x1b[K\x1b[J")
         else:
-            sys.stdout.write((_CLEAR if watch and sys.stdout.isatty() else "") + status_text(status))
+            sys.stdout.write(status_text(status))
         sys.stdout.flush()
         if not watch:
             return status.exit_code

@@ -165,10 +165,16 @@ class Viewer:
             else None
             if mark is None
             else inventory.unrealized(mark),
-            state="starting" if last is None else last.state.value,
-            reason="" if last is None else last.reason,
+            state=self._ending(orders) or ("starting" if last is None else last.state.value),
+            reason="" if last is None or self._ending(orders) else last.reason,
             is_paused=OPERATOR_HOLD in maker.holds,
         )
+
+    def _ending(self, orders: Sequence[Order]) -> str:
+        """The state of a market while the bot leaves, when no rule decides there any more; empty before."""
+        if not self.trading.is_leaving:
+            return ""
+        return "leaving" if orders else "left"
 
     def _limits(self, markets: Sequence[MarketView]) -> tuple[LimitView, ...]:
         trading, parameters = self.trading, self.trading.floor.parameters
@@ -243,6 +249,10 @@ class Viewer:
         return trading.is_unguarded or by_hand or trading.floor.portfolio_hold
 
     def _notice(self) -> str:
+        if self.trading.is_leaving:
+            why = self.trading.why_stopping() or "trading has ended"
+            is_done = self.trading.promise.is_proven_clean
+            return f"stopped ({why}): nothing rests" if is_done else f"stopping ({why}): taking orders off"
         if why := self._quoting_off():
             return f"no new quotes: {why}"
         return "" if self.trading.floor.makers else "no markets to quote now; looking again every few seconds"

@@ -104,6 +104,8 @@ class Console:
                     await self._send(drawn)
                     await trio.sleep(REFRESH_S)
             finally:
+                # What stays on the screen is how it ended, not what stood there a second before.
+                live.update(render(get_snapshot(), screen.height))
                 live.stop()
                 self._print_notes(screen)
                 with trio.move_on_after(LAST_WRITE_S, shield=True):

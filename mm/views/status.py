@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 import attrs
 
 from mm.domain.numbers import SECOND, Count, Micros, Money, format_count, format_money, format_price
-from mm.domain.order import MarketTicker
+from mm.domain.order import MarketTicker, Side
 from mm.domain.tickers import format_time
 from mm.exchange.port import OrderReport
 from mm.ledger.rows import SessionRow, Totals
@@ -112,7 +112,64 @@ def status_text(status: Status) -> str:
     return "\n".join(_lines(status)) + "\n"
 
 
+def watch_text(status: Status, columns: int, lines: int) -> str:
+    """The same for a screen that is looked at again and again: a row a market, and never more lines than it has."""
+    heading = [
+        f"mm status at {format_time(status.at)[11:19]} UTC, every 2 s; Ctrl-C ends it",
+        "",
+        *_heading(status),
+    ]
+    rows = _market_rows(status)
+    foot = (
+        []
+        if status.exchange is None
+        else [
+            "",
+            f"{len(status.exchange.orders)} orders of ours rest, {status.exchange.foreign_orders} of others",
+        ]
+    )
+    table = [f"{'market':<36}{'position':>10}{'our bid':>14}{'our ask':>14}", *rows] if rows else []
+    room = max(lines - 1 - len(heading) - len(foot) - 1, 2)
+    if len(table) > room:
+        table = [*table[: room - 1], f"and {len(table) - room + 1} more"]
+    return "\n".join(line[:columns] for line in [*heading, "", *table, *foot])
+
+
+def _market_rows(status: Status) -> list[str]:
+    """Markets with a position or an order, the largest positions first."""
+    positions = {row.ticker: row for row in status.positions()}
+    quotes: dict[MarketTicker, dict[Side, list[str]]] = {}
+    for order in () if status.exchange is None else status.exchange.orders:
+        side = quotes.setdefault(order.ticker, {}).setdefault(order.side, [])
+        side.append(f"{contracts(order.remaining)}@{cents(order.price)}")
+    found = []
+    for ticker in sorted(positions.keys() | quotes.keys(), key=lambda t: (-_size(positions.get(t)), t)):
+        row, sides = positions.get(ticker), quotes.get(ticker, {})
+        held = "0" if row is None else _held(row)
+        bid, ask = (", ".join(sides.get(side, [])) or "-" for side in (Side.BID, Side.ASK))
+        differs = "  DIFFERS from the ledger" if row is not None and row.differs else ""
+        found.append(f"{ticker:<36}{held:>10}{bid:>14}{ask:>14}{differs}")
+    return found
+
+
+def _size(row: PositionView | None) -> int:
+    return 0 if row is None else abs(row.exchange if row.exchange is not None else row.ledger or 0)
+
+
+def _held(row: PositionView) -> str:
+    known = row.exchange if row.exchange is not None else row.ledger
+    return "?" if known is None else contracts(known, sign=True)
+
+
 def _lines(status: Status) -> Iterator[str]:
+    yield from _heading(status)
+    yield from _position_lines(status.positions())
+    if status.exchange is not None:
+        yield from _order_lines(status.exchange.orders)
+        yield f"foreign     {status.exchange.foreign_orders} orders"
+
+
+def _heading(status: Status) -> Iterator[str]:
     yield f"bot         {bot_sentence(status)}"
     yield f"data folder {status.data_dir}{' (orders on paper)' if status.is_paper else ''}"
     if status.kill_switch:
@@ -133,10 +190,6 @@ def _lines(status: Status) -> Iterator[str]:
             f"today       {today.fills} fills, {contracts(today.contracts)} contracts, "
             f"fees {dollars(today.fees)} dollars (US Eastern day)"
         )
-    yield from _position_lines(status.positions())
-    if exchange is not None:
-        yield from _order_lines(exchange.orders)
-        yield f"foreign     {exchange.foreign_orders} orders"
 
 
 def _position_lines(positions: Iterable[PositionView]) -> Iterator[str]:

@@ -201,6 +201,24 @@ async def test_the_table_is_drawn_about_once_a_second(autojump_clock):
     assert terminal.text.rstrip("\n").endswith("\x1b[?25h")
 
 
+async def test_what_stays_on_the_screen_is_how_it_ended(autojump_clock):
+    """The last frame is drawn from the last state of things, not from that of a second before."""
+    written = []
+    states = ["quoting"]
+
+    async def write(text):
+        written.append(text)
+
+    console = Console(write=write, is_terminal=True, size=(100, 30))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(console.run, lambda: snapshot([market(1, state=states[-1])]))
+        await trio.sleep(1.5)
+        states.append("left")
+        nursery.cancel_scope.cancel(reason="test")
+    assert "left" in written[-1]
+    assert "quoting" not in written[-1]
+
+
 async def test_notes_are_printed_above_the_table(autojump_clock):
     """Whole, once, in order."""
     terminal = Terminal()
