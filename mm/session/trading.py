@@ -168,6 +168,11 @@ class Trading:
         """Wall clock."""
         return self.surroundings.clock
 
+    @property
+    def is_leaving(self) -> bool:
+        """Asked to stop, or past it: nothing is decided any more."""
+        return bool(self.why_stopping()) or self.promise.is_proven_clean
+
     # --- the phases ---
 
     async def run(self, scope: trio.CancelScope, on_trading: Callable[[], None]) -> None:
