@@ -1,11 +1,15 @@
 """The write scheduler and the read budget: who may send next, and when.
 
-One scheduler for all markets. A writer asks with a `Ticket`; the most urgent ticket of a shard is served first, ties
-by value at risk per token. A ticket that waits may be changed (a quote that must go became more urgent) or withdrawn
-(a quote superseded before it was sent is never sent). The reserve that pays for leaving is never granted here.
+One scheduler for all markets. A writer asks with a `Ticket`. Each shard has a bucket and a line of its own. In a line the
+class of urgency decides, within it value at risk per token, and waiting adds to the value, so that nobody is passed for
+ever; one grant in `FAIR_EVERY` goes to whoever has waited too long, so that no class starves another for ever either.
+A ticket that waits may be changed (a quote that must go became more urgent) or withdrawn (a quote superseded before it was
+sent is never sent). The reserve that pays for leaving is never granted here. A line is a heap: to stand in it, to be served
+and to leave it costs the logarithm of how many wait.
 """
 
 import enum
+import heapq
 import itertools
 from collections import Counter
 from collections.abc import Callable
@@ -19,6 +23,16 @@ from mm.engine.throttle import TokenBucket
 from mm.exchange.port import RateLimits
 
 Clock = Callable[[], Micros]
+
+WAIT_VALUE: Final = 2_000.0
+"""What a second of waiting adds to a ticket's value per token. As a measure: ten contracts at a price one cent off are
+100,000 (1/1,000,000 dollar), so 10,000 per token of an amend: five seconds of waiting outweigh them."""
+STARVING_S: Final = 10.0
+"""From so long a wait on a ticket counts as passed over."""
+FAIR_EVERY: Final = 5
+"""One grant in so many goes to the ticket that was passed over longest; the others keep to the order."""
+SHORT_S: Final = 0.5
+"""A shard is short when what waits for it needs more than so many seconds of refill."""
 
 
 class Urgency(enum.IntEnum):
@@ -34,9 +48,13 @@ class Urgency(enum.IntEnum):
     """Expiry renewals: what the budget has left."""
 
 
+_UNFAIR: Final = (Urgency.EXIT, Urgency.CANCEL, Urgency.RENEW)
+"""Never passed over, or of right: the first two go first anyway, and a renewal lives on what is left."""
+
+
 @attrs.define(eq=False)
 class Ticket:
-    """One wish to write. `value` is money at risk (any unit, compared among equals)."""
+    """One wish to write. `value` is what the write saves or may earn, in 1/1,000,000 dollar."""
 
     urgency: Urgency
     cost: int
@@ -44,11 +62,69 @@ class Ticket:
     exchange_index: int = 0
     granted: trio.Event = attrs.field(factory=trio.Event)
     serial: int = 0
+    asked_at: Micros = Micros(0)
 
     @property
     def rank(self) -> tuple[int, float, int]:
-        """Sorts the most urgent first."""
-        return (self.urgency, -self.value / max(self.cost, 1), self.serial)
+        """Sorts the most urgent first, then by value a token with what waiting has added, then by who asked first.
+
+        All tickets gain by waiting at one rate, so that the order of two that wait never changes with time: what counts
+        is when they asked.
+        """
+        worth = self.value / max(self.cost, 1) - WAIT_VALUE * self.asked_at / SECOND
+        return (self.urgency, -worth, self.serial)
+
+
+@attrs.define(eq=False)
+class _Line:
+    """Who waits for one shard. `heap` may hold entries of tickets that have left or changed; they are passed over."""
+
+    waiting: dict[Ticket, tuple[int, float, int]] = attrs.field(factory=dict)
+    """In the order of asking, with the rank that counts."""
+    heap: list[tuple[tuple[int, float, int], int, Ticket]] = attrs.field(factory=list)
+    cost: int = 0
+    """Of all that wait."""
+    grants: int = 0
+    """Since the last one out of turn."""
+    _costs: dict[Ticket, int] = attrs.field(factory=dict)
+    _pushes: int = 0
+
+    def put(self, ticket: Ticket, rank: tuple[int, float, int]) -> None:
+        """Let a ticket stand in line, anew when it stands there already."""
+        self.cost += ticket.cost - self._costs.get(ticket, 0)
+        self._costs[ticket] = ticket.cost
+        self.waiting[ticket] = rank
+        self._pushes += 1
+        heapq.heappush(self.heap, (rank, self._pushes, ticket))
+        if len(self.heap) > 2 * len(self.waiting) + 64:  # left by what was withdrawn
+            self.heap = [entry for entry in self.heap if self.waiting.get(entry[2]) == entry[0]]
+            heapq.heapify(self.heap)
+
+    def remove(self, ticket: Ticket) -> None:
+        """The ticket was served or withdrawn."""
+        self.waiting.pop(ticket, None)
+        self.cost -= self._costs.pop(ticket, 0)
+
+    def best(self) -> Ticket | None:
+        """The first in order."""
+        while self.heap:
+            rank, _, ticket = self.heap[0]
+            if self.waiting.get(ticket) == rank:
+                return ticket
+            heapq.heappop(self.heap)
+        return None
+
+    def next(self, now: Micros) -> Ticket | None:
+        """Whose turn it is."""
+        first = self.best()
+        if first is None or self.grants < FAIR_EVERY - 1 or first.urgency < Urgency.REQUOTE:
+            return first
+        for ticket in self.waiting:  # the oldest ones first: the look ends at the first that is young
+            if now - ticket.asked_at < STARVING_S * SECOND:
+                break
+            if ticket.urgency not in _UNFAIR:
+                return ticket
+        return first
 
 
 @attrs.define(eq=False)
@@ -59,8 +135,10 @@ class WriteBudget:
     clock: Clock
     reserve: float
     """Tokens a shard that only `take_for_exit` may spend."""
+    rank: Callable[[Ticket], tuple[int, float, int]] = lambda ticket: ticket.rank
+    """The order of service: lower first."""
     _buckets: dict[int, TokenBucket] = attrs.field(factory=dict)
-    _waiting: list[Ticket] = attrs.field(factory=list)
+    _lines: dict[int, _Line] = attrs.field(factory=dict)
     _wake: trio.Event = attrs.field(factory=trio.Event)
     _serial: "itertools.count[int]" = attrs.field(factory=itertools.count)
     _leaving: Counter[int] = attrs.field(factory=Counter)
@@ -81,9 +159,11 @@ class WriteBudget:
     async def acquire(self, ticket: Ticket) -> None:
         """Wait for the ticket's tokens. Cancelled: the ticket is withdrawn and, if already granted, given back."""
         ticket.serial = next(self._serial)
+        ticket.asked_at = self.clock()
         if not self._ahead_of(ticket) and self._grant(ticket):
             return
-        self._waiting.append(ticket)
+        line = self._line(ticket.exchange_index)
+        line.put(ticket, self.rank(ticket))
         self._wake.set()
         try:
             await ticket.granted.wait()
@@ -92,13 +172,16 @@ class WriteBudget:
                 self.give_back(ticket)
             raise
         finally:
-            if ticket in self._waiting:
-                self._waiting.remove(ticket)
+            if ticket in line.waiting:
+                line.remove(ticket)
                 self._wake.set()  # whoever stood behind it may be next
 
-    def changed(self) -> None:
-        """A waiting ticket's urgency or cost was changed by its owner."""
-        self._wake.set()
+    def changed(self, ticket: Ticket) -> None:
+        """A waiting ticket's urgency, cost or value was changed by its owner. It keeps the time at which it asked."""
+        line = self._line(ticket.exchange_index)
+        if ticket in line.waiting:
+            line.put(ticket, self.rank(ticket))
+            self._wake.set()
 
     def give_back(self, ticket: Ticket, spent: int = 0) -> None:
         """Tokens were granted, and less was sent than they pay for: nothing, or writes of `spent` tokens."""
@@ -127,7 +210,7 @@ class WriteBudget:
         while True:
             delay = self._serve()
             self._wake = trio.Event()
-            if not self._waiting:
+            if not self.waiting():
                 await self._wake.wait()
             else:
                 with trio.move_on_after(delay):
@@ -140,19 +223,34 @@ class WriteBudget:
 
     def waiting(self) -> int:
         """Tickets not served yet."""
-        return len(self._waiting)
+        return sum(len(line.waiting) for line in self._lines.values())
+
+    def tickets(self) -> list[Ticket]:
+        """Those, shard by shard, in the order of asking."""
+        return [ticket for line in self._lines.values() for ticket in line.waiting]
+
+    def is_short(self, exchange_index: int, cost: int) -> bool:
+        """Whether a write of `cost` more would wait for `SHORT_S` or longer if it stood last in line."""
+        bucket = self.bucket(exchange_index)
+        waiting = self._line(exchange_index).cost + cost
+        return bucket.wait_s(waiting, self.clock(), keep=self._keep(bucket, 0)) >= SHORT_S
+
+    def _line(self, exchange_index: int) -> _Line:
+        return self._lines.setdefault(exchange_index, _Line())
 
     def _ahead_of(self, ticket: Ticket) -> bool:
-        return self._leaving[ticket.exchange_index] > 0 or any(
-            other.exchange_index == ticket.exchange_index and other.rank < ticket.rank
-            for other in self._waiting
-        )
+        if self._leaving[ticket.exchange_index] > 0:
+            return True
+        first = self._line(ticket.exchange_index).best()
+        return first is not None and self.rank(first) < self.rank(ticket)
+
+    def _keep(self, bucket: TokenBucket, cost: int) -> float:
+        # A reserve larger than what the bucket can hold beside one request would stop everything for ever.
+        return min(self.reserve, max(0.0, bucket.capacity - cost))
 
     def _grant(self, ticket: Ticket) -> bool:
         bucket = self.bucket(ticket.exchange_index)
-        # A reserve larger than what the bucket can hold beside one request would stop everything for ever.
-        keep = min(self.reserve, max(0.0, bucket.capacity - ticket.cost))
-        if not bucket.take(ticket.cost, self.clock(), keep=keep):
+        if not bucket.take(ticket.cost, self.clock(), keep=self._keep(bucket, ticket.cost)):
             return False
         self.granted_total += 1
         ticket.granted.set()
@@ -161,17 +259,15 @@ class WriteBudget:
     def _serve(self) -> float:
         """Grant what can be granted; seconds until the next one may be."""
         delay = 3_600.0
-        blocked = {index for index, leaving in self._leaving.items() if leaving}
-        for ticket in sorted(self._waiting, key=lambda t: t.rank):
-            if ticket.exchange_index in blocked:
-                continue
-            if self._grant(ticket):
-                self._waiting.remove(ticket)
-                continue
-            blocked.add(ticket.exchange_index)
-            bucket = self.bucket(ticket.exchange_index)
-            keep = min(self.reserve, max(0.0, bucket.capacity - ticket.cost))
-            delay = min(delay, bucket.wait_s(ticket.cost, self.clock(), keep=keep))
+        for index, line in self._lines.items():
+            while not self._leaving[index] and (ticket := line.next(self.clock())) is not None:
+                if not self._grant(ticket):
+                    bucket = self.bucket(index)
+                    keep = self._keep(bucket, ticket.cost)
+                    delay = min(delay, bucket.wait_s(ticket.cost, self.clock(), keep=keep))
+                    break
+                line.grants = line.grants + 1 if ticket is line.best() else 0
+                line.remove(ticket)
         return max(delay, 0.001)
 
 

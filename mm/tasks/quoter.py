@@ -26,7 +26,7 @@ from mm.tasks.fence import Fence
 from mm.tasks.guardian import GuardianGone
 from mm.tasks.ids import OrderIds
 from mm.tasks.resolve import Resolver
-from mm.tasks.tickets import chosen_life, cost_of, order_of, ticket_for
+from mm.tasks.tickets import chosen_life, cost_of, is_moved, order_of, ticket_for, within
 
 log = structlog.get_logger(__name__)
 
@@ -178,12 +178,16 @@ class Quoter:
                 work.waiting.cancel(reason="superseded before it was sent")
             return
         fresh = self._ticket(plan)
-        if (fresh.urgency, fresh.cost) != (ticket.urgency, ticket.cost):
+        if is_moved(ticket, fresh):
             ticket.urgency, ticket.cost, ticket.value = fresh.urgency, fresh.cost, fresh.value
-            self.tools.budget.changed()
+            self.tools.budget.changed(ticket)
 
     def _ticket(self, plan: SidePlan) -> Ticket:
-        return ticket_for(plan, self.maker, self.tools.desk, self.tools.budget.limits)
+        """For the plan, or for the cheaper way to the same end while its shard is short of tokens."""
+        budget, limits = self.tools.budget, self.tools.budget.limits
+        if budget.is_short(self.maker.market.exchange_index, sum(self._cost(c) for c in plan.commands)):
+            plan = within(plan, 0, limits)
+        return ticket_for(plan, self.maker, self.tools.desk, limits)
 
     def _cost(self, command: Command) -> int:
         return cost_of(command, self.tools.budget.limits)
@@ -202,7 +206,7 @@ class Quoter:
                 return
             work.ticket = None
             now = self.tools.clock()
-            plan = self.look().plan(side)
+            plan = within(self.look().plan(side), ticket.cost, self.tools.budget.limits)
             if (
                 self.scope.cancel_called
                 or not plan.commands

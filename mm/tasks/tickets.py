@@ -1,9 +1,14 @@
-"""What a plan is worth to the write scheduler: how urgent it is, what it costs, what money stands behind it, how long it lives."""
+"""What a plan is worth to the write scheduler: how urgent it is, what it costs, what money stands behind it, how long it lives.
+
+Money behind a write is what it saves or may earn, both measured from the mark: a quote that stands `d` nearer than our
+half-spread gives `d` a contract away, one that is missing earns nothing. So a cancel, an amend and a new quote can be
+compared, token by token.
+"""
 
 from mm.domain.commands import Amend, Cancel, Command, Decrease, Place
 from mm.domain.errors import InvariantError
 from mm.domain.market import Market
-from mm.domain.numbers import Micros, notional
+from mm.domain.numbers import Micros
 from mm.domain.order import Order
 from mm.engine.diff import SidePlan
 from mm.engine.expiry import quote_life
@@ -22,7 +27,7 @@ def ticket_for(plan: SidePlan, maker: MarketMaker, desk: OrderDesk, limits: Rate
     value = 0
     for command in plan.commands:
         if isinstance(command, Place):
-            value += notional(command.price, command.count)
+            value += earning(command, maker)
         else:
             value += stale_value(order_of(command, desk), maker)
     return Ticket(
@@ -41,12 +46,48 @@ def order_of(command: Command, desk: OrderDesk) -> Order | None:
 
 
 def stale_value(order: Order | None, maker: MarketMaker) -> int:
-    """What a stale quote may give away: its distance on the wrong side of the mark times what is left of it."""
+    """What a quote gives away where it stands: how much nearer to the mark than our half-spread, or beyond it, times what
+    is left of it. Away from there it gives nothing away, and counts for one step of the price."""
     if order is None:
         return 0
-    mark = maker.mark
-    distance = NO_MARK_DISTANCE if mark is None else max(0, (order.price - mark) * order.side.sign) + 1
-    return distance * int(order.leaves)
+    mark, half_spread = maker.mark, maker.parameters.base_spread
+    nearer = NO_MARK_DISTANCE if mark is None else (order.price - mark) * order.side.sign + half_spread
+    return max(1, nearer) * int(order.leaves)
+
+
+def earning(command: Place, maker: MarketMaker) -> int:
+    """What a new quote earns when it is met: its distance from the mark, at most our half-spread, times its size.
+
+    A quote that stands further out, for what we hold already, is met less often: it counts for no more.
+    """
+    mark, half_spread = maker.mark, maker.parameters.base_spread
+    edge = half_spread if mark is None else (mark - command.price) * command.side.sign
+    return min(max(1, edge), max(1, half_spread)) * int(command.count)
+
+
+def is_moved(ticket: Ticket, fresh: Ticket) -> bool:
+    """Whether a waiting ticket should stand elsewhere in its line: not for every tick of the mark."""
+    if (fresh.urgency, fresh.cost) != (ticket.urgency, ticket.cost):
+        return True
+    return abs(fresh.value - ticket.value) * 8 > ticket.value
+
+
+def within(plan: SidePlan, tokens: int, limits: RateLimits) -> SidePlan:
+    """The plan itself, or the cheapest way to the same end where it costs more than `tokens`.
+
+    An amend away from the market takes the risk off and puts the new quote up in one write; a cancel only takes the risk
+    off, for a fifth of the tokens. When tokens are short five bad quotes gone are worth more than one corrected; the new
+    one follows in its own turn.
+    """
+    if len(plan.commands) != 1 or not isinstance(plan.commands[0], Amend):
+        return plan
+    amend, cost = plan.commands[0], limits.cost(*endpoints.AMEND)
+    if cost <= tokens or limits.cost(*endpoints.CANCEL) >= cost:
+        return plan
+    cancel = Cancel(
+        ticker=amend.ticker, client_order_id=amend.client_order_id, reason="price moved", is_urgent=False
+    )
+    return SidePlan(commands=(cancel,), is_action=True, is_replace=True, is_replacing=True)
 
 
 def urgency_of(command: Command) -> Urgency:

@@ -602,11 +602,11 @@ async def test_a_renewal_waits_for_spare_budget_and_is_not_pushed_back_by_every_
         rig.drain()
         await trio.sleep(2)
         assert rig.writes.waiting() == 2
-        before = [ticket.serial for ticket in rig.writes._waiting]
+        before = [ticket.serial for ticket in rig.writes.tickets()]
         quoter.wake()
         await trio.sleep(0.1)
 
-        assert [ticket.serial for ticket in rig.writes._waiting] == before
+        assert [ticket.serial for ticket in rig.writes.tickets()] == before
 
 
 async def test_a_partly_filled_quote_is_renewed_at_its_total_size(autojump_clock: MockClock) -> None:
