@@ -74,6 +74,10 @@ class ExchangeUnavailable(ExchangeError):
     """Definitely not done (no connection was made, or a read failed); may be tried again."""
 
 
+class ClockRefused(ExchangeUnavailable):
+    """The venue takes our clock for wrong and refuses signatures for it. What takes orders off works all the same."""
+
+
 class OutcomeUnknown(ExchangeError):
     """A write was sent and no usable answer came: it may have been done. Reconcile, never blindly retry."""
 

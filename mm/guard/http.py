@@ -83,6 +83,8 @@ class Connection:
         self._resolver = resolver
         self._ca_file = ca_file
         self._socket: Any = None
+        self.date = ""
+        """When the last answer was given, by the server's clock, as it wrote it."""
 
     def request(
         self, method: str, target: str, headers: Headers, body: bytes | None, *, deadline_s: float
@@ -141,6 +143,7 @@ class Connection:
         while status < 200:  # a 1xx announces the real answer
             head, rest = self._read_head(rest, deadline)
             status, fields = _parse_head(head)
+        self.date = fields.get("date", "")
         keep = "close" not in fields.get("connection", "").lower()
         if status in (204, 304):
             body = b""

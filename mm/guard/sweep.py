@@ -22,6 +22,7 @@ _FIRST_LOOK_S: Final = 1.0
 """Listing does not wait longer than this for the groups."""
 _SETTLE_S: Final = 1.0
 """An order of a triggered group that is still listed after this is cancelled by itself."""
+_CLOCKS_APART_S: Final = 0.25
 _BACKOFF_FIRST_S: Final = 0.1
 _BACKOFF_CAP_S: Final = 2.0
 _REFUSALS: Final = 3
@@ -252,7 +253,8 @@ class Sweep:
         if elapsed >= self.hello.long_read_lag_s:
             return True
         try:
-            return calls.data_time() > last_write
+            # Reads from the future are by another clock than ours: they prove nothing.
+            return last_write < calls.data_time() <= time.time() + _CLOCKS_APART_S
         except (NoAnswer, Refused):
             return False
 

@@ -132,7 +132,9 @@ class Trading:
             writes=self.writes,
             ids=self.ids,
             clock=clock,
-            listeners=self.notices.of_reconciler(),
+            listeners=attrs.evolve(
+                self.notices.of_reconciler(), on_problem=lambda what, exc: self.puller.problem(what, exc)
+            ),
         )
         self.puller = Puller(
             fence=self.fence,

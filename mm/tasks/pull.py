@@ -11,7 +11,7 @@ import structlog
 import trio
 
 from mm.domain.order import GroupId
-from mm.exchange.port import AuthError, ExchangeError
+from mm.exchange.port import AuthError, ClockRefused, ExchangeError
 from mm.tasks.alerts import Alerts
 from mm.tasks.desk import OrderDesk
 from mm.tasks.fence import Fence
@@ -74,6 +74,12 @@ class Puller:
         self.floor.hold_all("group", "order group was triggered")
         self.desk.fenced(group_id)
         self._brake_wanted.set()
+
+    def problem(self, what: str, exc: ExchangeError) -> None:
+        """A read failed. When it was for our clock no time that we know is true, no expiry either: off the book."""
+        self.on_problem(what, exc)
+        if isinstance(exc, ClockRefused) and not self._is_at_it:
+            self.pull("the exchange refuses our clock: check the time of this machine")
 
     async def trigger_all(self, reason: str) -> None:
         """Off the book by the groups; the desk knows its orders gone where that is proven."""

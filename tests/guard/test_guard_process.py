@@ -350,6 +350,17 @@ async def test_refusals_and_lost_answers_are_tried_again(scene: Scene, faults: s
     assert "NOT PROVEN" not in stub.log
 
 
+async def test_a_clock_that_the_exchange_refuses_keeps_no_order_there(scene: Scene) -> None:
+    """Every signature is refused for its time: the guardian goes by the exchange's clock."""
+    stub = await scene.stub(await scene.quotes())
+    await scene.rig.control("faults", kind="skew", ms=90_000)
+    stub.process.send_signal(signal.SIGKILL)
+
+    await scene.only_foreign_left(2.0)
+    await stub.all_gone(6.0)
+    assert "nothing rests" in stub.log
+
+
 async def test_a_guardian_waits_for_the_network(scene: Scene) -> None:
     """The exchange is out of reach when the bot dies; what rests goes when it is back."""
     stub = await scene.stub(await scene.quotes())

@@ -61,8 +61,13 @@ class ReadySignatures:
             raise ConfigError(["KALSHI_API_KEY: not the id of a key (letters, digits and - are allowed)"])
         self._key_line = f"{KEY_HEADER}: {self.signer.key_id}\r\n{TIMESTAMP_HEADER}: ".encode("ascii")
 
-    def lines(self, method: str, path: str, *, fresh: bool = False) -> tuple[bytes, bool]:
-        """The three header lines of a request, and whether they were made ahead. `fresh`: certainly not."""
+    def lines(self, method: str, path: str, *, fresh: bool = False, shift: int = 0) -> tuple[bytes, bool]:
+        """The three header lines of a request, and whether they were made ahead.
+
+        Args:
+            fresh: They must not be.
+            shift: Microseconds added to our clock, for this request alone; only with `fresh`.
+        """
         now = self._seen = self.clock()
         call = method, path
         if not fresh and self.is_ahead:
@@ -71,7 +76,9 @@ class ReadySignatures:
                 self.from_shelf += 1
                 return ready[1], True
         self.in_line += 1
-        made = self._sign(call, now)
+        made = self._sign(call, Micros(now + shift))
+        if shift:
+            return made, False
         if self.is_ahead and (call in self._fixed or call in self._expected):
             self._shelf[call] = now, made
         return made, False

@@ -6,6 +6,7 @@ cancellation in the middle of a write leaves its outcome unknown as well, and sa
 """
 
 from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from typing import Final
 from urllib.parse import quote
@@ -14,6 +15,8 @@ import attrs
 import orjson
 import structlog
 
+from mm.domain.numbers import SECOND
+from mm.exchange import endpoints
 from mm.exchange.endpoints import Endpoint
 from mm.exchange.kalshi.http import AnswerLost, HttpClient, NotSent, Reply
 from mm.exchange.kalshi.options import KalshiOptions
@@ -21,6 +24,7 @@ from mm.exchange.kalshi.presign import ReadySignatures
 from mm.exchange.kalshi.reading import JsonObject, Malformed, VenueError, read_error, read_object
 from mm.exchange.port import (
     AuthError,
+    ClockRefused,
     ExchangeError,
     ExchangeRejected,
     ExchangeUnavailable,
@@ -34,6 +38,16 @@ from mm.exchange.port import (
 Params = Mapping[str, str | int | None]
 
 CLOCK_REFUSED: Final = "header_timestamp_expired"
+_LEAVING: Final = frozenset(
+    {
+        endpoints.TRIGGER_GROUP,
+        endpoints.CANCEL,
+        endpoints.CANCEL_BATCH,
+        endpoints.ORDERS,
+        endpoints.USER_DATA_TIMESTAMP,
+    }
+)
+"""What takes orders off and proves it: it has to work whatever our clock says, so it is signed with the venue's time."""
 _PAUSED: Final = (
     "trading_is_paused",
     "exchange_is_paused",
@@ -164,18 +178,29 @@ class Rest:
         why = read_error(response.content).text
         log.warning("signature refused, signing again", endpoint=name, was_made_ahead=was_ready, why=why)
         was_clock = _is_clock_refused(response)
-        response, _ = await self._attempt(endpoint, ids, params, body, is_write=is_write, fresh=True)
+        shift = self._shift_to(response) if was_clock and endpoint in _LEAVING else 0
+        response, _ = await self._attempt(
+            endpoint, ids, params, body, is_write=is_write, fresh=True, shift=shift
+        )
         if was_ready and not was_clock and response.status != 401:
             log.warning("signatures made ahead are refused: from now on each request is signed by itself")
             self.signatures.give_up()
         if _is_clock_refused(response):
-            raise ExchangeUnavailable(
+            raise ClockRefused(
                 "the venue refuses our clock: check the time of this machine",
                 endpoint=name,
                 status=response.status,
                 code=CLOCK_REFUSED,
             )
         return response
+
+    def _shift_to(self, response: Reply) -> int:
+        """From our clock to the venue's, by its answer; 0 where that does not tell."""
+        try:
+            theirs = parsedate_to_datetime(response.header("Date") or "").timestamp()
+        except ValueError:
+            return 0
+        return round(theirs * SECOND) + SECOND // 2 - self.signatures.clock()
 
     async def _attempt(
         self,
@@ -186,13 +211,14 @@ class Rest:
         *,
         is_write: bool,
         fresh: bool = False,
+        shift: int = 0,
     ) -> tuple[Reply, bool]:
-        """One request, and whether its signature was made ahead. `fresh`: it must not be."""
+        """One request, and whether its signature was made ahead. `fresh` and `shift`: see `ReadySignatures.lines`."""
         method, template = endpoint
         path = self.options.rest.path + (fill_template(template, ids) if ids else template)
         if is_write and not ids:
             self.signatures.keep(method, path)  # the same for every order: from now on it is made ahead
-        lines, was_ready = self.signatures.lines(method, path, fresh=fresh)
+        lines, was_ready = self.signatures.lines(method, path, fresh=fresh, shift=shift)
         content = None if method == "GET" else orjson.dumps(body) if body is not None else b""
         fields = lines + (_ACCEPT if body is None else _ACCEPT_AND_TYPE)
         lost = OutcomeUnknown if is_write else ExchangeUnavailable

@@ -52,7 +52,7 @@ def serve(*bodies):
         ("auth__bad_signature", port.AuthError, "authentication_error"),
         ("auth__unknown_key_id", port.AuthError, "authentication_error"),
         ("auth__missing_signature_header", port.AuthError, "signature_is_missing_from_headers"),
-        ("auth__skew_minus5min", port.ExchangeUnavailable, "header_timestamp_expired"),
+        ("auth__skew_minus5min", port.ClockRefused, "header_timestamp_expired"),
         ("markets__limit_over_max", port.ExchangeRejected, ""),
     ],
 )
