@@ -11,7 +11,7 @@ from cyclopts import App, Parameter
 
 import mm
 from mm.domain.errors import ConfigError, MMError
-from mm.research.app import backtest, convert
+from mm.research.app import backtest, convert, sweep
 
 app = App(
     name="mm",
@@ -315,6 +315,7 @@ def replay(
 
 app.command(backtest)
 app.command(convert)
+app.command(sweep)
 
 
 @app.command

@@ -96,3 +96,68 @@ def convert(*recordings: str, out: Annotated[str, Parameter(name=["--out", "-o"]
     from mm.research.convert import convert as run_convert
 
     return run_convert(recordings, out)
+
+
+def sweep(
+    *recordings: str,
+    out: Annotated[str, Parameter(name=["--out", "-o"])],
+    vary: list[str],
+    random: int | None = None,
+    strategy: str = "hybrid",
+    set: list[str] | None = None,  # noqa: A002 - the option's name
+    fill_model: Model = "queue",
+    feed_ms: float = 20.0,
+    order_ms: float = 30.0,
+    jitter_ms: float = 0.0,
+    trade_share: float | None = None,
+    seed: int = 1,
+    blocks: int = 5,
+    tried: int = 0,
+    jobs: int | None = None,
+    scheduler: str | None = None,
+) -> int:
+    """Run many parameter sets over recordings, and say what is left of the best. Needs `mm[research]`.
+
+    Killed at any moment, the same command goes on with what is missing. The table is the same whoever did the work.
+
+    Args:
+        recordings: As for `mm backtest`; each is run by itself. Converted ones (`mm convert`) are read fastest; workers on
+            other machines need addresses that they can read (s3://...).
+        out: A folder, also on an object store: the plan, what is done, table.csv and report.html.
+        vary: NAME=V1,V2,... or, with --random, NAME=LOW..HIGH; repeated for each parameter.
+        random: So many different sets at random instead of every combination.
+        strategy: Its name; parameters in lower case are its own.
+        set: NAME=VALUE for all sets; may be repeated.
+        fill_model: How quotes are filled.
+        feed_ms: How long the exchange's deeds take to reach us.
+        order_ms: How long our orders take to reach the exchange.
+        jitter_ms: Up to so much more for each order.
+        trade_share: Where no prints were recorded: of what shrinks at the touch, how much was traded.
+        seed: Of every chance.
+        blocks: Parts of the days for walking forward: the best of all days before a part is judged on that part.
+        tried: Trials made before on these recordings; the correction for the number of trials counts them too.
+        jobs: Worker processes here; all cores unless given, 1: none but this process.
+        scheduler: tcp://... of a Dask cluster whose workers have mm[research] installed.
+    """
+    from mm.research.sweep import SweepRequest, run_sweep
+
+    return run_sweep(
+        SweepRequest(
+            recordings=recordings,
+            out=out,
+            vary=vary,
+            draws=random,
+            strategy=strategy,
+            sets=set or [],
+            fill_model=fill_model,
+            feed_ms=feed_ms,
+            order_ms=order_ms,
+            jitter_ms=jitter_ms,
+            trade_share=trade_share,
+            seed=seed,
+            blocks=blocks,
+            tried=tried,
+            jobs=jobs,
+            scheduler=scheduler,
+        )
+    )

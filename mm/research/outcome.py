@@ -193,9 +193,12 @@ class Observer(Watcher):
     _looks: list[tuple[int, int, int, int]] = attrs.field(factory=list)
     """(next look at a market, its place, every so long, until then), a heap."""
 
-    def watch(self, run: Backtest) -> None:
-        """Before the run."""
+    def watch(self, run: Backtest, *, curves: bool = True) -> None:
+        """Before the run. Without curves only sums are kept."""
         self._run = run
+        if not curves:
+            self._next_sample = NEVER
+            return
         for place, (first, last) in enumerate(market_spans(run.tape)):
             if place < CHARTED or len(run.rooms) <= 2 * CHARTED:
                 step = max(SECOND // 4, (last - first) // MARKET_SAMPLES)
@@ -363,11 +366,12 @@ def run_tape(
     *,
     given: Price | None = None,
     on_progress: Callable[[int], None] | None = None,
+    curves: bool = True,
 ) -> Outcome:
-    """One run from beginning to end."""
+    """One run from beginning to end; without `curves` only sums and fills are kept."""
     first, last = tape.span
     observer = Observer(Micros(max(SECOND, (last - first) // SAMPLES)))
     run = Backtest(tape, options, observer)
-    observer.watch(run)
+    observer.watch(run, curves=curves)
     run.run(on_progress)
     return observer.finish(given)

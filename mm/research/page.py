@@ -139,7 +139,8 @@ def _tiles(outcome: Outcome) -> str:
     )
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def table_of(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table on a card; the cells are HTML."""
     top = "".join(f"<th>{escape(h)}</th>" for h in head)
     body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
     return f'<div class="card"><table><tr>{top}</tr>{body}</table></div>'
@@ -158,7 +159,7 @@ def _models(runs: Mapping[str, Outcome]) -> str:
         )
         for name, run in runs.items()
     ]
-    return _table(
+    return table_of(
         ("fill model", "fills", "contracts", "net $", "cents a contract (90%)", "dollars a game (90%)"), rows
     )
 
@@ -183,7 +184,7 @@ def _money(outcome: Outcome) -> str:
         for name, wanted in (("quotes that were hit", True), ("exits (we crossed)", False))
     ]
     head = ("cents a contract", "fills", "contracts", "against the mid")
-    return _table((*head, *_MARKS, "fees"), rows)
+    return table_of((*head, *_MARKS, "fees"), rows)
 
 
 _MARKS: Final = tuple("to settlement" if h == SETTLEMENT else f"mid after {seconds(h)}" for h in ALL_HORIZONS)
@@ -218,7 +219,7 @@ def _grouped(outcome: Outcome) -> Iterable[str]:
             )
         if rows:
             yield f"<h2>{titles[way]}</h2>"
-            yield _table((*head, *sure), rows)
+            yield table_of((*head, *sure), rows)
             if len(found) > MOST_GROUPS:
                 yield f"<p>{len(found) - MOST_GROUPS} more are in the JSON only.</p>"
 
@@ -242,7 +243,7 @@ def _split(outcome: Outcome) -> str:
         (names[key], _sign(money := parse_decimal(text, 6), dollars(money)))
         for key, text in split_fields(outcome).items()
     ]
-    return _table(("of the result", "dollars"), rows)
+    return table_of(("of the result", "dollars"), rows)
 
 
 def _strategies(label: str, outcome: Outcome, others: Mapping[str, Outcome]) -> Iterable[str]:
@@ -261,7 +262,7 @@ def _strategies(label: str, outcome: Outcome, others: Mapping[str, Outcome]) -> 
         for name, run in ((label, outcome), *others.items())
     ]
     yield "<h2>Strategies side by side</h2>"
-    yield _table(
+    yield table_of(
         (
             "strategy",
             "fills",
@@ -302,7 +303,7 @@ def _markets(markets: Sequence[MarketOutcome]) -> str:
         "at the end",
         "settled at",
     )
-    return _table(head, rows) if rows else "<p>No market was traded.</p>"
+    return table_of(head, rows) if rows else "<p>No market was traded.</p>"
 
 
 # --- curves -----------------------------------------------------------------------------------------------------------
