@@ -43,8 +43,8 @@ class Exposure:
     """Orders that the last check kept from being sent."""
 
     def __attrs_post_init__(self) -> None:
-        # Two quotes at their worst price: nothing decided now can be held back while so much is left.
-        slack = Money(2 * self.parameters.size_per_fill * DOLLAR)
+        # Ten quotes at their worst price: while so much is left, nothing decided now can be held back.
+        slack = Money(10 * self.parameters.size_per_fill * DOLLAR)
         self.portfolio = PortfolioRisk(self.parameters.risk_limits, slack)
         self.gross = GlobalInventory(self.parameters.max_global_inventory)
 
@@ -159,18 +159,17 @@ class Exposure:
         net = self.inventory(ticker).net
         if self.reaction >= Reaction.REDUCE_ONLY and net * side.sign >= 0:
             return Count(0)
-        beside: list[WorkingOrder] = []
+        orders = self.orders(ticker)
         unbooked = 0
-        for order in self.orders(ticker):
-            is_done = order.state is OrderState.DONE
-            if order.side is side:
-                if is_done:
-                    unbooked += order.unbooked
-                elif order.time_in_force is TimeInForce.GTC:
-                    continue
-            beside.extend(_as_working(order))
+        for order in orders:
+            if order.side is side and order.state is OrderState.DONE:
+                unbooked += order.unbooked
         by_gross = self.gross.room(ticker, side, net, Count(unbooked))
-        room = Count(min(by_gross, self.portfolio.room(ticker, side, price, beside)))
+        by_loss = self.portfolio.sure_room(ticker)
+        if by_loss is None or by_loss < self.parameters.max_inventory_per_market:
+            beside = [w for order in orders if not _is_present_quote(order, side) for w in _as_working(order)]
+            by_loss = self.portfolio.room(ticker, side, price, beside)
+        room = Count(min(by_gross, by_loss))
         if self.reaction >= Reaction.REDUCE_ONLY:
             room = Count(min(room, abs(net)))
         return room
@@ -180,10 +179,11 @@ class Exposure:
         shape = self.portfolio.shape_of(event_of(ticker))
         if shape is None or len(shape.markets) < 2 or shape.is_mutually_exclusive is False:
             return None
-        return FreeMoney(shape).bound(ticker, side, self._own_prices(shape, ticker))
-
-    def _own_prices(self, shape: EventShape, but: MarketTicker) -> dict[MarketTicker, OwnPrices]:
-        return {t: own_prices(self.orders(t)) for t in shape.markets if t != but}
+        others: dict[MarketTicker, OwnPrices] = {}
+        for other in shape.markets:
+            if other != ticker and (orders := self.orders(other)):
+                others[other] = own_prices(orders)
+        return FreeMoney(shape).bound(ticker, side, others) if others else None
 
     # --- the last check ---
 
@@ -233,6 +233,12 @@ class Exposure:
         return (
             f"{event} may cost {format_money(worst)}, all events {format_money(self.portfolio.total)} dollars"
         )
+
+
+def _is_present_quote(order: Order, side: Side) -> bool:
+    return (
+        order.side is side and order.state is not OrderState.DONE and order.time_in_force is TimeInForce.GTC
+    )
 
 
 def _as_working(order: Order) -> tuple[WorkingOrder, ...]:

@@ -15,21 +15,26 @@ from typing import Final
 
 import attrs
 
-from mm.domain.numbers import Count, Money, Price
+from mm.domain.numbers import DOLLAR, Count, Money, Price
 from mm.domain.order import MarketTicker, Side
 from mm.engine.risk.scenarios import (
-    NOTHING_HELD,
+    NO_LOSSES,
     EventShape,
     Holding,
+    MarketLosses,
     WorkingOrder,
     event_losses,
+    fee_per_contract,
     loss_per_contract,
-    market_loss,
+    market_losses,
     worst_loss,
 )
 
 UNLIMITED: Final = Count(10**12)
 NO_MONEY: Final = Money(0)
+NOTHING_HELD: Final = Holding()
+DEAREST: Final = DOLLAR + fee_per_contract(Price(DOLLAR // 2))
+"""No contract can lose more than so much for each hundredth of it, fee included."""
 _PARTS: Final = 1_000_000
 """The correlation is held in millionths."""
 
@@ -69,15 +74,15 @@ class _Event:
     day: str
     shape: EventShape
     holdings: dict[MarketTicker, Holding] = attrs.field(factory=dict)
-    orders: dict[MarketTicker, tuple[WorkingOrder, ...]] = attrs.field(factory=dict)
-    lost: dict[MarketTicker, Money] = attrs.field(factory=dict)
-    """Realized results below zero, turned to positive; by market."""
+    losses: dict[MarketTicker, MarketLosses] = attrs.field(factory=dict)
+    """By market, with everything that works."""
+    realized: dict[MarketTicker, Money] = attrs.field(factory=dict)
     worst: int = 0
 
     @property
     def realized_loss(self) -> int:
         """What the event has lost for good; a gain counts as nothing."""
-        return max(0, sum(self.lost.values()))
+        return max(0, -sum(self.realized.values()))
 
     @property
     def keys(self) -> tuple[tuple[str, str], ...]:
@@ -144,8 +149,8 @@ class PortfolioRisk:
         event = self._events.get(self._event_of.get(ticker, ""))
         if event is None:
             return
-        event.holdings[ticker], event.orders[ticker] = holding, tuple(orders)
-        event.lost[ticker] = Money(-realized)
+        event.holdings[ticker], event.losses[ticker] = holding, market_losses(holding, orders)
+        event.realized[ticker] = realized
         self._recount(event)
 
     def remove_event(self, event_ticker: str) -> None:
@@ -156,9 +161,12 @@ class PortfolioRisk:
         for ticker in event.shape.markets:
             self._event_of.pop(ticker, None)
         self._add(event, -event.worst, -event.worst * event.worst)
+        for sums in (self._sums, self._firsts, self._squares):
+            for key in [key for key, value in sums.items() if not value]:
+                del sums[key]
 
     def _recount(self, event: _Event) -> None:
-        worst = event.realized_loss + worst_loss(event.shape, event.holdings, event.orders)
+        worst = event.realized_loss + worst_loss(event.shape, event.losses)
         if worst != event.worst:
             self._add(event, worst - event.worst, worst * worst - event.worst * event.worst)
             event.worst = worst
@@ -225,28 +233,28 @@ class PortfolioRisk:
         allowed = self._allowed(event)
         if allowed is None:
             return UNLIMITED
-        orders: Mapping[MarketTicker, Iterable[WorkingOrder]] = event.orders
+        markets = event.losses
         if beside is not None:
-            orders = {**event.orders, ticker: tuple(beside)}
+            markets = {**markets, ticker: market_losses(event.holdings.get(ticker, NOTHING_HELD), beside)}
         room: int = UNLIMITED
-        for pays, others in self._outcomes(event, ticker, orders):
+        for pays, others in _outcomes(event.shape, ticker, markets):
             per_unit = loss_per_contract(side, price, pays)
             if per_unit > 0:
                 room = min(room, (allowed - event.realized_loss - others) // per_unit)
         return Count(max(room, 0))
 
-    def _outcomes(
-        self, event: _Event, ticker: MarketTicker, orders: Mapping[MarketTicker, Iterable[WorkingOrder]]
-    ) -> list[tuple[bool, int]]:
-        """Each outcome as (this market pays, loss without the order that is asked about)."""
-        shape = event.shape
-        if shape.is_mutually_exclusive:
-            losses = event_losses(shape, event.holdings, orders)
-            return [(winner == ticker, loss) for winner, loss in losses.items()]
-        rest = attrs.evolve(shape, markets=tuple(t for t in shape.markets if t != ticker))
-        others = worst_loss(rest, event.holdings, orders)
-        holding, own = event.holdings.get(ticker, NOTHING_HELD), tuple(orders.get(ticker, ()))
-        return [(pays, others + market_loss(holding, own, pays)) for pays in (False, True)]
+    def sure_room(self, ticker: MarketTicker) -> Count | None:
+        """So much is left for any one more order of the market, at any price; None: `room` has to be asked.
+
+        The cheap answer for the usual case, far from every limit.
+        """
+        event = self._events.get(self._event_of.get(ticker, ""))
+        if event is None:
+            return UNLIMITED
+        limit = self.limits.event
+        if self._tight or (limit is not None and event.worst + self.slack > limit):
+            return None
+        return Count(self.slack // DEAREST)
 
     def _allowed(self, event: _Event) -> int | None:
         """The largest worst loss that the event may have; at least what it has now (what makes nothing worse may go on).
@@ -308,6 +316,17 @@ class PortfolioRisk:
         return tuple(
             sorted(found, key=lambda use: (-Fraction(use.loss, max(use.limit, 1)), use.scope, use.name))
         )
+
+
+def _outcomes(
+    shape: EventShape, ticker: MarketTicker, markets: Mapping[MarketTicker, MarketLosses]
+) -> list[tuple[bool, int]]:
+    """Each outcome as (this market pays, loss without the order that is asked about)."""
+    if shape.is_mutually_exclusive:
+        return [(winner == ticker, loss) for winner, loss in event_losses(shape, markets).items()]
+    others = sum(max(markets.get(t, NO_LOSSES)) for t in shape.markets if t != ticker)
+    lost, paid = markets.get(ticker, NO_LOSSES)
+    return [(False, others + lost), (True, others + paid)]
 
 
 def _use(scope: str, name: str, loss: int, limit: Money) -> ScopeUse:

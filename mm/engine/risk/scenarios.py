@@ -57,13 +57,6 @@ class Holding:
         # What a settlement at 0 would make of them, turned round: exactly what they cost.
         return cls(net=inventory.net, cost=Money(-inventory.unrealized(Price(0))))
 
-    def loss(self, pays: bool) -> Money:
-        """What is lost when the market pays one dollar a YES, or nothing."""
-        return Money(self.cost - (self.net * DOLLAR if pays else 0))
-
-
-NOTHING_HELD = Holding()
-
 
 @attrs.frozen(kw_only=True)
 class WorkingOrder:
@@ -72,10 +65,6 @@ class WorkingOrder:
     side: Side
     price: Price
     count: Count
-
-    def loss(self, pays: bool) -> Money:
-        """What its fills lose in that outcome, fees bounded; negative when they win."""
-        return Money(loss_per_contract(self.side, self.price, pays) * self.count)
 
 
 def loss_per_contract(side: Side, price: Price, pays: bool) -> int:
@@ -93,45 +82,49 @@ Losses = dict[MarketTicker | None, Money]
 """Outcome -> what we lose in it (negative: win)."""
 
 
-def market_loss(holding: Holding, orders: Iterable[WorkingOrder], pays: bool) -> int:
-    """One market's part of an outcome: the position, and the orders that lose in it."""
-    return holding.loss(pays) + sum(max(order.loss(pays), 0) for order in orders)
+MarketLosses = tuple[int, int]
+"""One market's part of an outcome in which it pays nothing, and of one in which it pays."""
+NO_LOSSES: MarketLosses = (0, 0)
 
 
-def event_losses(
-    shape: EventShape,
-    holdings: Mapping[MarketTicker, Holding],
-    orders: Mapping[MarketTicker, Iterable[WorkingOrder]],
-) -> Losses:
-    """Loss by outcome of a mutually exclusive event.
+def market_losses(holding: Holding, orders: Iterable[WorkingOrder]) -> MarketLosses:
+    """The position, and the orders that lose in that outcome."""
+    lost, paid = int(holding.cost), holding.cost - holding.net * DOLLAR
+    for order in orders:
+        price, fee = order.price, fee_per_contract(order.price)
+        # A bid loses its price where the market pays nothing and gains the rest of the dollar where it pays; an ask
+        # the other way round. The gain never outweighs what another order loses: it may not fill.
+        if order.side is Side.BID:
+            lost += (price + fee) * order.count
+            if price + fee > DOLLAR:
+                paid += (price + fee - DOLLAR) * order.count
+        else:
+            paid += (DOLLAR - price + fee) * order.count
+            if fee > price:
+                lost += (fee - price) * order.count
+    return lost, paid
+
+
+def event_losses(shape: EventShape, markets: Mapping[MarketTicker, MarketLosses]) -> Losses:
+    """Loss by outcome of a mutually exclusive event; markets that are not given hold and work nothing.
 
     Raises:
         InvariantError: The event's markets exclude nothing: its outcomes are their product, see `worst_loss`.
     """
     if not shape.is_mutually_exclusive:
         raise InvariantError("outcomes are listed for mutually exclusive events only")
-    lost, paid = {}, {}
+    all_lost = sum(markets.get(ticker, NO_LOSSES)[0] for ticker in shape.markets)
+    found: Losses = {}
     for ticker in shape.markets:
-        holding, working = holdings.get(ticker, NOTHING_HELD), tuple(orders.get(ticker, ()))
-        lost[ticker] = market_loss(holding, working, pays=False)
-        paid[ticker] = market_loss(holding, working, pays=True)
-    all_lost = sum(lost.values())
-    return {
-        winner: Money(all_lost if winner is None else all_lost - lost[winner] + paid[winner])
-        for winner in shape.outcomes
-    }
+        lost, paid = markets.get(ticker, NO_LOSSES)
+        found[ticker] = Money(all_lost - lost + paid)
+    if not shape.is_exhaustive:
+        found[None] = Money(all_lost)
+    return found
 
 
-def worst_loss(
-    shape: EventShape,
-    holdings: Mapping[MarketTicker, Holding],
-    orders: Mapping[MarketTicker, Iterable[WorkingOrder]],
-) -> Money:
+def worst_loss(shape: EventShape, markets: Mapping[MarketTicker, MarketLosses]) -> Money:
     """The largest loss over all outcomes; never negative (nothing need fill, and an event may be nothing to us)."""
     if shape.is_mutually_exclusive:
-        return Money(max(0, *event_losses(shape, holdings, orders).values()))
-    total = 0
-    for ticker in shape.markets:
-        holding, working = holdings.get(ticker, NOTHING_HELD), tuple(orders.get(ticker, ()))
-        total += max(market_loss(holding, working, pays) for pays in (False, True))
-    return Money(max(0, total))
+        return Money(max(0, *event_losses(shape, markets).values()))
+    return Money(max(0, sum(max(markets.get(ticker, NO_LOSSES)) for ticker in shape.markets)))

@@ -13,7 +13,7 @@ from mm.domain.numbers import DOLLAR, Count, Micros, Money, Price
 from mm.domain.order import MarketTicker, Side
 from mm.engine.risk import EventShape, Holding, PortfolioRisk, RiskLimits, WorkingOrder, event_losses
 from mm.engine.risk.portfolio import UNLIMITED
-from mm.engine.risk.scenarios import fee_per_contract, worst_loss
+from mm.engine.risk.scenarios import MarketLosses, fee_per_contract, market_losses, worst_loss
 
 A, B, C = MarketTicker("KXG-1-A"), MarketTicker("KXG-1-B"), MarketTicker("KXG-1-C")
 ALL = (A, B, C)
@@ -31,12 +31,19 @@ def long(contracts: int, cents: int) -> Holding:
     return Holding(net=Count(contracts * 100), cost=Money(contracts * cents * 10_000))
 
 
+def losses_of(
+    held: dict[MarketTicker, Holding], orders: dict[MarketTicker, tuple[WorkingOrder, ...]] | None = None
+) -> dict[MarketTicker, MarketLosses]:
+    orders = orders or {}
+    return {t: market_losses(held.get(t, Holding()), orders.get(t, ())) for t in {*held, *orders}}
+
+
 # --- the value of one event ---
 
 
 def test_a_long_position_loses_what_it_cost_and_wins_the_rest_of_the_dollar() -> None:
     shape = EventShape(markets=(A, B), is_mutually_exclusive=True)
-    losses = event_losses(shape, {A: long(10, 60)}, {})
+    losses = event_losses(shape, losses_of({A: long(10, 60)}))
     assert losses == {A: dollars(-4), B: dollars(6), None: dollars(6)}
 
 
@@ -44,36 +51,36 @@ def test_short_in_both_markets_of_a_game_is_one_bet_of_which_one_side_is_certain
     """The collateral return of mutually exclusive events: two NOs bought for 60 + 45 cents pay one dollar at least."""
     shape = EventShape(markets=(A, B), is_mutually_exclusive=True)
     short = {A: Holding(net=Count(-1000), cost=dollars(-4)), B: Holding(net=Count(-1000), cost=dollars(-5.5))}
-    losses = event_losses(shape, short, {})
+    losses = event_losses(shape, losses_of(short))
     assert losses == {A: dollars(0.5), B: dollars(0.5), None: dollars(-9.5)}
     apart = EventShape(markets=(A, B), is_mutually_exclusive=False)
-    assert worst_loss(apart, short, {}) == dollars(6 + 4.5)
+    assert worst_loss(apart, losses_of(short)) == dollars(6 + 4.5)
 
 
 def test_long_in_both_markets_is_safe_only_when_one_of_them_must_pay() -> None:
     held = {A: long(10, 50), B: long(10, 48)}
     certain = EventShape(markets=(A, B), is_mutually_exclusive=True, is_exhaustive=True)
     uncertain = EventShape(markets=(A, B), is_mutually_exclusive=True)
-    assert worst_loss(certain, held, {}) == 0
-    assert worst_loss(uncertain, held, {}) == dollars(9.8)
+    assert worst_loss(certain, losses_of(held)) == 0
+    assert worst_loss(uncertain, losses_of(held)) == dollars(9.8)
 
 
 def test_a_three_way_event_is_valued_at_its_worst_outcome() -> None:
     shape = EventShape(markets=ALL, is_mutually_exclusive=True, is_exhaustive=True)
-    losses = event_losses(shape, {A: long(10, 30), C: Holding(net=Count(-1000), cost=dollars(-2))}, {})
+    losses = event_losses(shape, losses_of({A: long(10, 30), C: Holding(net=Count(-1000), cost=dollars(-2))}))
     assert losses == {A: dollars(-9), B: dollars(1), C: dollars(11)}
 
 
 def test_orders_count_only_in_outcomes_in_which_they_lose() -> None:
     shape = EventShape(markets=(A,), is_mutually_exclusive=True)
-    losses = event_losses(shape, {}, {A: (order(Side.BID, 40, 10), order(Side.ASK, 60, 10))})
+    losses = event_losses(shape, losses_of({}, {A: (order(Side.BID, 40, 10), order(Side.ASK, 60, 10))}))
     fee = 1000 * fee_per_contract(Price(4000))
     assert losses == {A: dollars(4) + fee, None: dollars(4) + fee}
 
 
 def test_outcomes_of_markets_that_exclude_nothing_are_not_listed() -> None:
     with pytest.raises(InvariantError, match="mutually exclusive"):
-        event_losses(EventShape(markets=(A,), is_mutually_exclusive=False), {}, {})
+        event_losses(EventShape(markets=(A,), is_mutually_exclusive=False), {})
 
 
 def test_a_holding_costs_what_its_layers_cost() -> None:
@@ -174,8 +181,8 @@ def test_an_order_within_the_room_keeps_every_limit_and_one_contract_more_does_n
     shape = EventShape(markets=tickers, is_mutually_exclusive=flags[0], is_exhaustive=flags[1])
     limits = RiskLimits(event=event, portfolio=portfolio, night=night, correlation=rho)
 
-    def state(extra: int) -> PortfolioRisk:
-        risk = PortfolioRisk(limits)
+    def state(extra: int, slack: Money = dollars(0)) -> PortfolioRisk:  # noqa: B008 - an int
+        risk = PortfolioRisk(limits, slack)
         risk.set_event("E", shape, series="S", day="D")
         risk.set_event("O", EventShape(markets=(MarketTicker("X"),)), series="S", day="D")
         risk.update(MarketTicker("X"), Holding(net=Count(other), cost=other), ())
@@ -187,6 +194,8 @@ def test_an_order_within_the_room_keeps_every_limit_and_one_contract_more_does_n
 
     before = state(0)
     room = before.room(A, ours.side, ours.price)
+    sure = state(0, dollars(5)).sure_room(A)
+    assert sure is None or sure <= room
     assert before.room(A, ours.side, ours.price, beside=books[0][1]) == room
     if room == UNLIMITED:
         return
