@@ -43,7 +43,7 @@ crash-test: $(STAMP)  # kill -9 in ROUNDS lives on one data folder; SEED repeats
 	@$(BIN)/python tests/support/crash_rounds.py --rounds $(or $(ROUNDS),30) $(if $(SEED),--seed $(SEED))
 
 guarantee: $(STAMP)  # nothing outlives the bot: every row, and SIGKILL and freeze ROUNDS times with p50 and p99
-	@MM_GUARANTEE_ROUNDS=$(or $(ROUNDS),30) $(BIN)/python -m pytest -q -s tests/guarantee
+	@MM_GUARANTEE_ROUNDS=$(or $(ROUNDS),30) MM_GUARANTEE_LATE_MS=60000 $(BIN)/python -m pytest -q -s tests/guarantee
 
 cancel-everywhere: $(STAMP)  # a short life in memory, cancelled before every one of its steps
 	@MM_CANCEL_STRIDE=1 $(BIN)/python -m pytest -q tests/guarantee/test_cancelled_everywhere.py

@@ -21,7 +21,7 @@ import trio
 from bot_rig import Rig
 from mm.domain.numbers import CONTRACT
 from mm.domain.order import ClientOrderId, Side
-from mm.exchange.port import NewOrder
+from mm.exchange.port import NewOrder, OutcomeUnknown
 from terminal import Terminal
 
 TTL_S: Final = 10
@@ -97,19 +97,26 @@ class Ground:
 
     async def begin(self) -> None:
         """Put the foreign orders there."""
+        for name in sorted(FOREIGN):
+            await self.place_foreign(name)
+
+    async def place_foreign(self, name: str, *, is_lost: bool = False) -> None:
+        """An order of somebody else with the same account; `is_lost`: its answer will not come."""
         async with self.rig.client() as exchange:
             market = (await exchange.markets(series_ticker="KXNHLGAME", status="open"))[0]
-            for name in sorted(FOREIGN):
-                await exchange.place(
-                    NewOrder(
-                        client_order_id=ClientOrderId(name),
-                        ticker=market.ticker,
-                        side=Side.BID,
-                        price=market.grid.lowest,
-                        count=CONTRACT,
-                        exchange_index=market.exchange_index,
-                    )
-                )
+            order = NewOrder(
+                client_order_id=ClientOrderId(name),
+                ticker=market.ticker,
+                side=Side.BID,
+                price=market.grid.lowest,
+                count=CONTRACT,
+                exchange_index=market.exchange_index,
+            )
+            try:
+                await exchange.place(order)
+            except OutcomeUnknown:
+                if not is_lost:
+                    raise
 
     async def start(self, *, terminal: Terminal | None = None, **settings: str) -> Bot:
         """Start a bot and wait until it quotes."""
