@@ -31,6 +31,9 @@ MAX_BOOK_CHANGES: Final = 2_000
 Entry = tuple[Any, ...]
 """Kind, market's number, and what belongs to it; values that do not change any more."""
 
+_STEADY: Final = frozenset({int, type(None), bool, str, float})
+"""Types of answers that are noted as they are; others may change before they are written."""
+
 LINKS: Final = frozenset({"book", "inventory", "orders", "context", "journal"})
 """Fields of a maker that lead elsewhere: what they give is noted instead. Other functions that a maker holds are
 questions (the room that the limits leave): each call with its answer is part of the decision."""
@@ -101,6 +104,13 @@ class DecisionJournal:
         self.entries = []
 
 
+@attrs.frozen
+class Packed:
+    """Plain data already."""
+
+    data: Any
+
+
 @attrs.define(eq=False)
 class JournalledBook(OrderBook):
     """A book that remembers its changes until the market's next decision."""
@@ -145,7 +155,7 @@ class JournalledMaker(MarketMaker):
     _is_inside: bool = attrs.field(default=False, init=False)
     """One of our own methods runs: what it calls of us is part of it."""
     _asked: list[tuple[Any, ...]] = attrs.field(factory=list, init=False)
-    """Questions of the present decision: name, answer, arguments; plain data."""
+    """Questions of the present decision: name, answer, arguments."""
     _seen_state: tuple[Any, ...] = attrs.field(default=(), init=False)
     _seen_orders: tuple[Any, ...] = attrs.field(default=(), init=False)
     _seen_inventory: tuple[Any, ...] = attrs.field(default=(), init=False)
@@ -163,7 +173,7 @@ class JournalledMaker(MarketMaker):
         def noted(*args: Any) -> Any:
             answer = ask(*args)
             if self._is_inside:
-                self._asked.append((name, pack(answer), *map(pack, args)))
+                self._asked.append((name, answer if type(answer) in _STEADY else Packed(pack(answer)), *args))
             return answer
 
         noted.is_noting = True  # type: ignore[attr-defined]

@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 
 from mm.engine.decisions.codec import pack
-from mm.engine.decisions.journal import Entry
+from mm.engine.decisions.journal import Entry, Packed
 
 
 @attrs.define(eq=False)
@@ -59,7 +59,7 @@ class Encoder:
         if self._asked.get(number) == asked:
             return None
         self._asked[number] = asked
-        return asked
+        return [[name, *map(_packed, values)] for name, *values in asked]
 
 
 def plain_outcome(outcome: tuple[Any, ...]) -> dict[str, Any]:
@@ -71,6 +71,10 @@ def plain_outcome(outcome: tuple[Any, ...]) -> dict[str, Any]:
         "flattening": pack(flattening),
         "decision": pack(decision),
     }
+
+
+def _packed(value: Any) -> Any:
+    return value.data if isinstance(value, Packed) else pack(value)
 
 
 def _change(change: tuple[Any, ...]) -> list[Any]:
