@@ -5,9 +5,10 @@ from typing import Final
 
 import attrs
 
-from mm.domain.numbers import CONTRACT, DOLLAR_MONEY, Count, Micros, Money, Price
+from mm.domain.numbers import CONTRACT, DOLLAR_MONEY, SECOND, Count, Micros, Money, Price
 from mm.domain.order import MarketTicker, Order, OrderState, Side, TimeInForce
 from mm.engine.quoter import MarketMaker
+from mm.engine.requote import BrakeState
 from mm.session.explaining import decision_view
 from mm.session.trading import Trading
 from mm.views.snapshot import (
@@ -144,6 +145,7 @@ class Viewer:
             )
         mark = _mark(maker)
         touch, book, last = maker.touch, maker.book, maker.last
+        bid, ask = _quote(maker, orders, Side.BID), _quote(maker, orders, Side.ASK)
         return MarketView(
             ticker=ticker,
             title=maker.market.title,
@@ -154,8 +156,8 @@ class Viewer:
             bid_size=Count(0) if touch.best_bid is None else book.size_at(Side.BID, touch.best_bid),
             ask_size=Count(0) if touch.best_ask is None else book.size_at(Side.ASK, touch.best_ask),
             mark=mark,
-            bid=_quote(maker, orders, Side.BID),
-            ask=_quote(maker, orders, Side.ASK),
+            bid=bid,
+            ask=ask,
             position=inventory.net,
             entry=entry,
             worst=floor.gross.exposure(ticker).worst,
@@ -166,9 +168,23 @@ class Viewer:
             if mark is None
             else inventory.unrealized(mark),
             state=self._ending(orders) or ("starting" if last is None else last.state.value),
-            reason="" if last is None or self._ending(orders) else last.reason,
+            reason=""
+            if last is None or self._ending(orders)
+            else last.reason or self._why_none(maker, bid or ask),
             is_paused=OPERATOR_HOLD in maker.holds,
         )
+
+    def _why_none(self, maker: MarketMaker, quote: QuoteView | None) -> str:
+        """Why a market that may be quoted has no quote at all; empty when it has one, or will in a moment."""
+        now = self.trading.clock()
+        if quote is not None:
+            return ""
+        if maker.brake.state(now) is BrakeState.STOPPED:
+            left = ((maker.brake.released_at(now) or now) - now) / SECOND
+            return f"churn brake: no new quotes for {left:.0f} s"
+        if maker.last_wanted.bid is None and maker.last_wanted.ask is None:
+            return "no quote fits the rules and limits now"
+        return ""
 
     def _ending(self, orders: Sequence[Order]) -> str:
         """The state of a market while the bot leaves, when no rule decides there any more; empty before."""
