@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: simulate simulate-mutants setup run paper test check contract-report bench-exchange twin-clients crash-test guarantee cancel-everywhere fmt exchange lock clean bench-breadth
+.PHONY: simulate simulate-mutants setup run paper test check contract-report bench-exchange twin-clients crash-test guarantee cancel-everywhere fmt exchange lock clean bench-breadth bench-scheduler bench-memory
 
 setup: $(STAMP)
 
@@ -83,3 +83,6 @@ bench-ledger: $(STAMP)  # RSS of the books over a million fills (about ten minut
 
 bench-breadth: $(STAMP)  # CPU a message, lag and memory from 16 to 10,000 watched markets (two minutes)
 	@$(BIN)/python bench/breadth.py 2>/dev/null
+
+bench-scheduler: $(STAMP)  # value-weighted staleness against first come, first served, on the same tapes
+	@$(BIN)/python bench/scheduler.py

@@ -26,7 +26,7 @@ from mm.tasks.fence import Fence
 from mm.tasks.guardian import GuardianGone
 from mm.tasks.ids import OrderIds
 from mm.tasks.resolve import Resolver
-from mm.tasks.tickets import chosen_life, cost_of, is_moved, order_of, ticket_for, within
+from mm.tasks.tickets import chosen_life, cost_of, is_at_risk, is_moved, order_of, ticket_for, within
 
 log = structlog.get_logger(__name__)
 
@@ -183,9 +183,12 @@ class Quoter:
             self.tools.budget.changed(ticket)
 
     def _ticket(self, plan: SidePlan) -> Ticket:
-        """For the plan, or for the cheaper way to the same end while its shard is short of tokens."""
+        """For the plan; for the cheaper way to the same end where money is at risk and the shard is short of tokens."""
         budget, limits = self.tools.budget, self.tools.budget.limits
-        if budget.is_short(self.maker.market.exchange_index, sum(self._cost(c) for c in plan.commands)):
+        is_short = budget.is_short(
+            self.maker.market.exchange_index, sum(self._cost(c) for c in plan.commands)
+        )
+        if is_short and is_at_risk(plan, self.maker, self.tools.desk):
             plan = within(plan, 0, limits)
         return ticket_for(plan, self.maker, self.tools.desk, limits)
 

@@ -65,6 +65,13 @@ def earning(command: Place, maker: MarketMaker) -> int:
     return min(max(1, edge), max(1, half_spread)) * int(command.count)
 
 
+def is_at_risk(plan: SidePlan, maker: MarketMaker, desk: OrderDesk) -> bool:
+    """Whether an order that the plan moves stands at the mark or beyond it, where meeting it costs us money."""
+    mark = maker.mark
+    orders = [order_of(c, desk) for c in plan.commands if not isinstance(c, Place)]
+    return any(o is not None and (mark is None or (o.price - mark) * o.side.sign >= 0) for o in orders)
+
+
 def is_moved(ticket: Ticket, fresh: Ticket) -> bool:
     """Whether a waiting ticket should stand elsewhere in its line: not for every tick of the mark."""
     if (fresh.urgency, fresh.cost) != (ticket.urgency, ticket.cost):
