@@ -9,6 +9,7 @@ from mm.domain.numbers import CONTRACT, DOLLAR_MONEY, SECOND, Count, Micros, Mon
 from mm.domain.order import MarketTicker, Order, OrderState, Side, TimeInForce
 from mm.engine.quoter import MarketMaker
 from mm.engine.requote import BrakeState
+from mm.engine.risk.guards import Reaction
 from mm.session.explaining import decision_view
 from mm.session.trading import Trading
 from mm.views.snapshot import (
@@ -231,6 +232,7 @@ class Viewer:
                     unit="dollars",
                 )
             )
+        found += self._loss_limits()
         loss = trading.monitor.daily_loss
         if loss.limit is not None:
             lost = max(loss.start - trading.floor.marked_pnl(), 0) if loss.day is not None else 0
@@ -252,6 +254,22 @@ class Viewer:
         )
         return tuple(found)
 
+    def _loss_limits(self) -> list[LimitView]:
+        """What may be lost in the worst outcomes: of each kind of limit the fullest one."""
+        fullest: dict[str, LimitView] = {}
+        for use in self.trading.floor.exposure.portfolio.uses():
+            fullest.setdefault(
+                use.scope,
+                LimitView(
+                    name=f"MAX_{use.scope.upper()}_LOSS",
+                    used=use.loss / DOLLAR_MONEY,
+                    limit=use.limit / DOLLAR_MONEY,
+                    unit="dollars",
+                    market=None if use.scope == "portfolio" else MarketTicker(use.name),
+                ),
+            )
+        return list(fullest.values())
+
     def _adverse(self, markets: Sequence[MarketView]) -> int:
         """The cross-market MAE as it stands, in `Money` units."""
         inventory = self.trading.floor.inventory
@@ -262,7 +280,9 @@ class Viewer:
     def _quoting_off(self) -> str:
         trading = self.trading
         by_hand = trading.is_new_quoting_off or trading.is_paused_by_operator
-        return trading.is_unguarded or by_hand or trading.floor.portfolio_hold
+        guards = trading.monitor.guards
+        by_guard = f"guard: {guards.why}" if guards is not None and guards.done >= Reaction.PULL else ""
+        return trading.is_unguarded or by_hand or by_guard or trading.floor.portfolio_hold
 
     def _notice(self) -> str:
         if self.trading.is_leaving:
