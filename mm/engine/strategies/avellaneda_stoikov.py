@@ -31,7 +31,6 @@ class AvellanedaStoikov(Strategy):
     """Symmetric around a reservation price that leans against the position."""
 
     name: ClassVar[str] = "avellaneda-stoikov"
-    sees_depth: ClassVar[bool] = True
     looks_every: ClassVar[Micros | None] = Micros(5 * SECOND)
     risk_aversion: float = 1.0
     arrival_decay: float = 20.0

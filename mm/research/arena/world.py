@@ -254,7 +254,7 @@ class Night:
         self._finish_read()
         while True:
             due = self.slate.agenda.next_due
-            moment = min(due if due is not None else end, self._heap[0][0] if self._heap else end)
+            moment: int = min(due if due is not None else end, self._heap[0][0] if self._heap else end)
             if moment >= end:
                 break
             self.now = Micros(max(self.now, moment))
