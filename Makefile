@@ -86,3 +86,6 @@ bench-breadth: $(STAMP)  # CPU a message, lag and memory from 16 to 10,000 watch
 
 bench-scheduler: $(STAMP)  # value-weighted staleness against first come, first served, on the same tapes
 	@$(BIN)/python bench/scheduler.py
+
+bench-memory: $(STAMP)  # RSS over eight hours of virtual time, 64 markets, five million messages (about 15 minutes)
+	@$(BIN)/python bench/memory.py
