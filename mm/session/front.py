@@ -3,7 +3,7 @@
 import os
 import signal
 import sys
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import TextIO
 
@@ -35,10 +35,11 @@ async def run_bot(settings: Settings, options: RunOptions) -> int:
     surroundings = live_surroundings()
     if hang_up_reloads(surroundings):
         options = attrs.evolve(options, reload_settings=load_settings)
-    with (
-        open_log_files(settings) as logs,
-        trio.open_signal_receiver(*STOP_SIGNALS) as signals,
-    ):
+    with ExitStack() as stack:
+        logs = stack.enter_context(open_log_files(settings))
+        for number in STOP_SIGNALS:  # restored when the receiver closes: by then the exit code is decided
+            signal.signal(number, signal.SIG_IGN)
+        signals = stack.enter_context(trio.open_signal_receiver(*STOP_SIGNALS))
         options = options.with_views(lambda trading, nursery: show(trading, nursery, logs))
         summary = await run_session(settings, surroundings, options, signals=signals)
         log.info("ended", reason=summary.reason, exit_code=int(summary.exit_code))

@@ -1,6 +1,6 @@
 """The promise at both ends of a session: nothing of ours rests before the first quote, and nothing after the last."""
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -30,6 +30,8 @@ SWEEP_ENDS_EARLIER_S: Final = 0.2
 """Than the deadline of leaving, so that it still tells what it found."""
 FINAL_CHECK_S: Final = 6.0
 """For the last fills and the last comparison: longer than the read lag."""
+SHOWN: Final = 20
+"""Order ids in an alert."""
 GROUP_REST: Final = Micros(600 * SECOND)
 """Groups are deleted no earlier than this after they were triggered."""
 
@@ -152,7 +154,8 @@ class Promise:
             self.summary.exit_code = ExitCode.FAILED
             self.summary.reason = "the embedded exchange died, and everything on it"
         else:
-            enter_sweep(self.summary, report)
+            live = [o.order_id or o.client_order_id for o in self.puller.desk.live.values() if o.is_live]
+            enter_sweep(self.summary, report, believed=live)
 
     async def _final_books(self) -> None:
         """The last fills and the last comparison, so that the summary tells what the exchange would."""
@@ -174,8 +177,12 @@ class Promise:
         return Sweeper(self.exchange, self.writes, self.clock, self.prefix)
 
 
-def enter_sweep(summary: Summary, report: SweepReport) -> None:
-    """What a sweep at the end found, in the summary: a reason that stands there already is kept in front."""
+def enter_sweep(summary: Summary, report: SweepReport, *, believed: Sequence[str] = ()) -> None:
+    """What a sweep at the end found, in the summary: a reason that stands there already is kept in front.
+
+    Args:
+        believed: What rests as far as we know, for when the exchange could not be asked.
+    """
     summary.is_swept = True
     summary.orders_cancelled += report.cancelled
     if report.is_proven:
@@ -184,11 +191,18 @@ def enter_sweep(summary: Summary, report: SweepReport) -> None:
         return
     summary.orders_resting_at_exit = len(report.remaining) or None
     summary.exit_code = ExitCode.ORDERS_MAY_REST
-    ids = ", ".join(report.remaining[:20]) or "unknown"
+    ids = _listed(report.remaining)
+    if not ids:
+        ids = f"{_listed(believed)}, as far as the bot knows" if believed else "unknown"
     todo = "Run `mm cancel-all`, or cancel them on the exchange's site"
     before = f"{summary.reason}. " if summary.reason else ""
     summary.reason = f"{before}{report.problem}. Order ids: {ids}. {todo}"
     log.critical("orders may rest", problem=report.problem, orders=ids)
+
+
+def _listed(ids: Sequence[str]) -> str:
+    more = f" and {len(ids) - SHOWN} more" if len(ids) > SHOWN else ""
+    return ", ".join(ids[:SHOWN]) + more
 
 
 async def sweep_without_books(

@@ -4,14 +4,27 @@
 """
 
 import os
+import random
 import resource
 import signal
+from pathlib import Path
 from typing import Final
 
 import pytest
 import trio
 
-from guarantee_rig import FOREIGN, TTL_S, Ground, children, command_of, is_alive, is_guardian, memory_of
+from guarantee_rig import (
+    FOREIGN,
+    TTL_S,
+    WITHIN_S,
+    Ground,
+    alert_sink,
+    children,
+    command_of,
+    is_alive,
+    is_guardian,
+    memory_of,
+)
 from net_proxy import open_proxy
 from terminal import Terminal
 
@@ -20,6 +33,61 @@ pytestmark = [pytest.mark.real, pytest.mark.timeout(900)]
 LATE_MS: Final = int(os.environ.get("MM_GUARANTEE_LATE_MS", "1500"))
 """How long creates are held up inside the exchange (`make guarantee`: a minute)."""
 ROUNDS: Final = int(os.environ.get("MM_GUARANTEE_ROUNDS", "1"))
+
+
+TASKS: Final = (
+    "mm.exchange.kalshi.client:KalshiExchange.keep_ready",
+    "mm.exchange.kalshi.stream:KalshiFeed.run",
+    "mm.ledger.ledger:Ledger.run_writer",
+    "mm.tasks.alerts:Alerts.run",
+    "mm.tasks.budget:WriteBudget.run",
+    "mm.tasks.discovery:Discovery.run",
+    "mm.tasks.guardian:Guardian._beat",
+    "mm.tasks.guardian:Guardian.run",
+    "mm.tasks.killswitch:KillSwitch.run",
+    "mm.tasks.monitor:Monitor.run",
+    "mm.tasks.pull:Puller.run",
+    "mm.tasks.pull:Puller.run_brake",
+    "mm.tasks.pull:Puller.watch_reads",
+    "mm.tasks.quoter:Quoter.run",
+    "mm.tasks.reconcile:Reconciler.book_fills",
+    "mm.tasks.reconcile:Reconciler.run",
+    "mm.views.console:Console.run",
+)
+"""Everything that runs beside the trading. In memory every step of every task fails once: `make cancel-everywhere`."""
+BUGGY: Final = Path(__file__).parents[1] / "support" / "buggy_bot.py"
+
+
+async def test_a_bug_in_any_task(ground: Ground) -> None:
+    """An exception out of a task: code 1, nothing rests, and the guardian is dismissed. All in turn, or one by chance."""
+    tasks = TASKS if ROUNDS > 1 else (random.choice(TASKS),)
+    for number, task in enumerate(tasks):
+        flag = ground.folder / f"now-{number}"
+        bot = await ground.start(program=(str(BUGGY), task, str(flag)))
+        guardian = bot.guardian()
+        assert guardian is not None
+        flag.touch()
+        await ground.nothing_rests(10.0, "an exception in a task")
+
+        assert await bot.ended() == 1, f"{task}: {bot.errors[-2_000:]}"
+        assert "planted" in bot.summary["reason"], task
+        assert bot.summary["orders_resting_at_exit"] == 0, task
+        assert not is_alive(guardian), task
+    print(f"an exception in {len(tasks)} of {len(TASKS)} tasks, one after the other: {', '.join(tasks)}")
+
+
+async def test_ctrl_c_again_and_again(ground: Ground) -> None:
+    """However often: the sweep is not cut short."""
+    bot = await ground.start()
+    started = trio.current_time()
+    with trio.move_on_after(WITHIN_S):
+        while bot.process.poll() is None:
+            bot.process.send_signal(signal.SIGINT)
+            await trio.sleep(0.02)
+
+    assert await bot.ended() == 0
+    await ground.nothing_rests(1.0, "Ctrl-C fifty times a second, to the end of the process", since=started)
+    assert (bot.summary["orders_resting_at_exit"], bot.summary["reason"]) == (0, "SIGINT")
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
@@ -221,19 +289,28 @@ async def test_the_exchange_restarts(ground: Ground) -> None:
 
 
 async def test_the_exchange_is_down_at_the_end(ground: Ground) -> None:
-    """Told to stop while nobody answers: it does not lie. Code 2 and the reason; the guardian stays until it is proven."""
-    bot = await ground.start()
-    guardian = bot.guardian()
-    assert guardian is not None
-    await ground.rig.control("outage", ms=11_500, reset=True)
-    bot.process.send_signal(signal.SIGTERM)
+    """Told to stop while nobody answers: it does not lie.
 
-    assert await bot.ended() == 2
-    assert "mm cancel-all" in bot.errors
-    assert is_alive(guardian)
-    await ground.until(lambda names: not names, "nothing rests", within_s=15.0)
-    assert await ground.resting() == FOREIGN
-    await ground.gone(guardian, 20.0, "the guardian")
+    Code 2, and a critical alert with the order ids and what to do; the guardian stays until it is proven.
+    """
+    async with alert_sink() as (url, alerts):
+        bot = await ground.start(DISCORD_WEBHOOK_URL=url)
+        guardian = bot.guardian()
+        assert guardian is not None
+        await ground.rig.control("outage", ms=11_500, reset=True)
+        ids = await ground.order_ids()
+        bot.process.send_signal(signal.SIGTERM)
+
+        assert await bot.ended() == 2
+        assert "mm cancel-all" in bot.errors
+        assert is_alive(guardian)
+        (told,) = [text for text in alerts if "Orders may rest" in text]
+        assert "mm cancel-all" in told
+        assert all(order_id in told for order_id in ids)
+        await ground.until(lambda names: not names, "nothing rests", within_s=15.0)
+        assert await ground.resting() == FOREIGN
+        await ground.gone(guardian, 20.0, "the guardian")
+        assert any("Its guardian: nothing rests" in text for text in alerts)
 
 
 async def test_whatever_was_left_all_the_same(ground: Ground) -> None:

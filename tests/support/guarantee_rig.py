@@ -5,12 +5,14 @@ What rests is asked at the exchange's back door, which knows no read lag, no bud
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -35,6 +37,10 @@ TIMES: Final[dict[str, list[float]]] = defaultdict(list)
 """What was measured: seconds by what happened."""
 
 
+STARTS: Final[dict[str, list[float]]] = defaultdict(list)
+"""Seconds from the start of a bot to its quotes."""
+
+
 def percentile(values: list[float], share: float) -> float:
     """The value that `share` of the values do not exceed."""
     ordered = sorted(values)
@@ -46,7 +52,7 @@ def report() -> list[str]:
     return [
         f"{what:<58} n={len(times):<3} p50 {percentile(times, 0.5):5.2f} s  p99 {percentile(times, 0.99):5.2f} s  "
         f"max {max(times):5.2f} s"
-        for what, times in sorted(TIMES.items())
+        for what, times in (*sorted(TIMES.items()), *STARTS.items())
     ]
 
 
@@ -118,17 +124,26 @@ class Ground:
                 if not is_lost:
                     raise
 
-    async def start(self, *, terminal: Terminal | None = None, **settings: str) -> Bot:
+    async def start(
+        self, *, terminal: Terminal | None = None, program: Sequence[str] = ("-m", "mm"), **settings: str
+    ) -> Bot:
         """Start a bot and wait until it quotes."""
-        bot = await self.launch(terminal=terminal, **settings)
-        await self.until(lambda names: len(names) >= 4, "quotes", bot)
+        bot = await self.launch(terminal=terminal, program=program, **settings)
+        took = await self.until(lambda names: len(names) >= 4, "quotes", bot)
+        STARTS["start of the process to four quotes"].append(took)
         guardian = bot.guardian()
         if guardian is not None:
             self.pids.add(guardian)
         return bot
 
-    async def launch(self, *command: str, terminal: Terminal | None = None, **settings: str) -> Bot:
-        """Start a bot, with a terminal of its own or without any."""
+    async def launch(
+        self,
+        *command: str,
+        terminal: Terminal | None = None,
+        program: Sequence[str] = ("-m", "mm"),
+        **settings: str,
+    ) -> Bot:
+        """Start a bot, with a terminal of its own or without any; `program`: another Python program than `mm`."""
         folder = self.folder / f"bot{len(self.bots) + 1}"
         folder.mkdir()
         values = {
@@ -146,7 +161,7 @@ class Ground:
         values |= self.settings | settings
         with (folder / "out.txt").open("wb") as out, (folder / "err.txt").open("wb") as err:
             process = await trio.lowlevel.open_process(
-                [sys.executable, "-m", "mm", "run", "--summary", str(folder / "summary.json"), *command],
+                [sys.executable, *program, "run", "--summary", str(folder / "summary.json"), *command],
                 env={name: value for name, value in values.items() if value},
                 cwd=folder,
                 stdin=terminal.slave if terminal is not None else subprocess.DEVNULL,
@@ -171,6 +186,13 @@ class Ground:
     async def ours(self) -> set[str]:
         """What rests of the bot's."""
         return {name for name in await self.resting() if name.startswith("mm-")}
+
+    async def order_ids(self) -> set[str]:
+        """The exchange's ids of what rests of the bot's."""
+        base = self.rig.ready.rest_url.removesuffix("/trade-api/v2")
+        accounts = (await self.client.get(f"{base}/control/account")).json()["accounts"]
+        ours = [o for a in accounts for o in a["resting"] if o["client_order_id"].startswith("mm-")]
+        return {order["order_id"] for order in ours}
 
     async def struck(self) -> int:
         """How often the exchange's faults have struck."""
@@ -235,9 +257,33 @@ async def open_ground(rig: Rig, folder: Path) -> AsyncGenerator[Ground, None]:
         await ground.begin()
         try:
             yield ground
+            # Whatever the test did to bots, networks and the exchange itself:
+            assert await ground.resting() >= FOREIGN, "foreign orders are gone"
         finally:
             with trio.CancelScope(shield=True):
                 await ground.end()
+
+
+@asynccontextmanager
+async def alert_sink() -> AsyncGenerator[tuple[str, list[str]], None]:
+    """(address of a webhook, what was said to it)."""
+    said: list[str] = []
+
+    async def hear(stream: trio.SocketStream) -> None:
+        data = b""
+        async for chunk in stream:
+            data += chunk
+            head, found, body = data.partition(b"\r\n\r\n")
+            length = re.search(rb"(?i)content-length: *(\d+)", head)
+            if found and length is not None and len(body) >= int(length[1]):
+                said.append(json.dumps(json.loads(body), ensure_ascii=False))
+                await stream.send_all(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n")
+                return
+
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(partial(trio.serve_tcp, hear, 0, host="127.0.0.1"))
+        yield f"http://127.0.0.1:{listeners[0].socket.getsockname()[1]}/hook", said
+        nursery.cancel_scope.cancel()
 
 
 def children(pid: int) -> list[int]:
