@@ -60,6 +60,8 @@ class Promise:
         problem=f"the sweep did not end within {EXIT_DEADLINE_S:g} s",
     )
     """Of the exit."""
+    old_groups: dict[GroupId, int] = attrs.field(factory=dict)
+    """Of earlier lives, with their exchange_index, not known to be triggered."""
     is_proven_clean: bool = False
     """The exit sweep has proven that nothing rests."""
 
@@ -73,11 +75,15 @@ class Promise:
         old = await self.ledger.groups(exclude_session=session)
         sweeper = self._sweeper()
         pending = [(g.group_id, g.exchange_index) for g in old if g.triggered_at is None]
+        self.old_groups = dict(pending)
         failed = await sweeper.trigger_groups(pending)
-        for group_id, _ in pending:
-            if group_id not in failed:
-                self.ledger.record_group_triggered(group_id)
+        # Creates of the last life may still be on their way into these: a clean listing alone proves nothing.
+        sweeper.pending = {group_id: index for group_id, index in pending if group_id in failed}
         report = await sweeper.sweep(START_SWEEP_S)
+        self.old_groups = sweeper.pending
+        for group_id, _ in pending:
+            if group_id not in self.old_groups:
+                self.ledger.record_group_triggered(group_id)
         if not report.is_proven:
             raise ExchangeError(f"start-up sweep: {report.problem}")
         if report.cancelled:
@@ -138,7 +144,7 @@ class Promise:
         """Groups not proven triggered, into which creates without an answer may still land."""
         fence, desk = self.puller.fence, self.puller.desk
         unsure = {order.group_id for order in desk.live.values() if order.order_id is None}
-        return {
+        return self.old_groups | {
             group_id: index
             for index, group_id in fence.groups.items()
             if group_id in unsure and group_id not in fence.triggered
