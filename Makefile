@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: simulate simulate-mutants setup run paper test check contract-report bench-exchange twin-clients crash-test guarantee cancel-everywhere fmt exchange lock clean bench-breadth bench-scheduler bench-memory
+.PHONY: docs simulate simulate-mutants setup run paper test check contract-report bench-exchange twin-clients crash-test guarantee cancel-everywhere fmt exchange lock clean bench-breadth bench-scheduler bench-memory
 
 setup: $(STAMP)
 
@@ -61,9 +61,19 @@ fmt: $(STAMP)
 lock:  # needs uv; writes the pins with their hashes
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url requirements/runtime.in -o requirements/runtime.txt
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url -c requirements/runtime.txt requirements/dev.in -o requirements/dev.txt
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url requirements/docs.in -o requirements/docs.txt
+
+docs: build/.docs-venv/.installed  # the documentation as a site, in build/site
+	@NO_MKDOCS_2_WARNING=1 build/.docs-venv/bin/mkdocs build -q --strict -f config/mkdocs.yml
+	@echo "build/site/index.html"
+
+build/.docs-venv/.installed: requirements/docs.txt  # apart from .venv: nothing that runs the bot depends on it
+	@$(PYTHON) -m venv build/.docs-venv
+	@build/.docs-venv/bin/pip install -q --disable-pip-version-check --require-hashes -r requirements/docs.txt
+	@touch $@
 
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) build
 
 bench-exchange: $(STAMP)  # what the embedded exchange carries, and what bounds it
 	@$(BIN)/python bench/exchange.py

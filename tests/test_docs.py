@@ -1,7 +1,12 @@
 """The documentation says what the code says: settings, order states, links, files, commands, targets, examples."""
 
+import inspect
+import json
+import os
 import re
 import runpy
+import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +16,7 @@ from cyclopts import App
 
 from mm.cli import app
 from mm.engine.parameters import PARAMETERS_BY_NAME
+from mm.session.notices import Notices
 from mm.settings import SETTINGS, load_settings
 from mm.settings.document import settings_page
 
@@ -168,12 +174,88 @@ def test_every_setting_in_an_example_exists(page: Path) -> None:
     assert sorted(named - known) == []
 
 
-def test_the_examples_of_env_files_are_accepted(tmp_path: Path) -> None:
-    """Each `.env` in the README, as printed, is a valid set of settings."""
-    examples = [block for kind, block in FENCE.findall((ROOT / "README.md").read_text()) if kind == "ini"]
+@EACH_PAGE
+def test_the_examples_of_env_files_are_accepted(page: Path, tmp_path: Path) -> None:
+    """Each `.env` on a page, as printed, is a valid set of settings."""
+    for kind, example in FENCE.findall(page.read_text()):
+        if kind == "ini":
+            dotenv = tmp_path / ".env"
+            dotenv.write_text(example)
+            load_settings(environ={}, dotenv=dotenv)
 
-    assert examples
-    for example in examples:
-        dotenv = tmp_path / ".env"
-        dotenv.write_text(example)
-        load_settings(environ={}, dotenv=dotenv)
+
+KINDS = {"", "text", "mermaid", "ini", "sh", "json", "python", "csv", "yaml", "html", "console"}
+PROGRAMS = {
+    "mm", ".venv/bin/mm", "make", "git", "docker", "curl", "ssh", "chmod", "pkill", "python", "export", "uv", "pip", "npm",
+    "systemctl", "systemd-run", "useradd", "install", "cp", "cd", "(cd", "pytest", "MM_RECORDINGS=...",
+}  # fmt: skip
+"""What a line of a `sh` block may begin with: a misspelled command is found."""
+
+
+@EACH_PAGE
+def test_every_block_of_code_is_of_a_kind_that_is_checked(page: Path) -> None:
+    """Python is run, settings are loaded, JSON is parsed, shell lines begin with a known program."""
+    blocks = FENCE.findall(page.read_text())
+    assert {kind for kind, _ in blocks} <= KINDS
+    for kind, block in blocks:
+        if kind == "json":
+            json.loads(block)
+        if kind == "sh":
+            lines = re.sub(r"\\\n\s*", " ", block).splitlines()
+            firsts = [line.split()[0] for line in lines if line.strip() and not line.lstrip().startswith("#")]
+            assert [first for first in firsts if first not in PROGRAMS] == []
+
+
+WITH_PYTHON = [page for page in PAGES if any(kind == "python" for kind, _ in FENCE.findall(page.read_text()))]
+
+
+@pytest.mark.parametrize("page", WITH_PYTHON, ids=name_of)
+def test_every_python_block_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The blocks of a page, one after the other as one program, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    program = "\n\n".join(block for kind, block in FENCE.findall(page.read_text()) if kind == "python")
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={"PATH": os.environ.get("PATH", ""), "PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_page_of_commands_is_what_the_command_line_says() -> None:
+    """Whoever changes a command writes the page anew: `python docs/commands.py > docs/commands.md`."""
+    assert (ROOT / "docs/commands.md").read_text() == runpy.run_path(str(ROOT / "docs/commands.py"))[
+        "commands_page"
+    ]()
+
+
+def test_every_alert_is_on_the_page_of_alerts() -> None:
+    """Each place in the code that tells people something has a row with what to do."""
+    page = (ROOT / "docs/alerts.md").read_text()
+    expected = {
+        "started": "quoting 16 markets",
+        "triggered": "mae_failsafe",
+        "portfolio": "portfolio MAE",
+        "guarded": "a guard",
+        "of_reconciler": "cash: the exchange says",
+        "drifted": "our position is",
+        "agreed_again": "positions agree again",
+        "fee_differs": "fee of trade",
+        "switched": "new quotes are allowed again",
+        "problem": "a read failed",
+        "trouble": "`MARKET: place: ...`",
+        "placed": "placed 120 orders",
+        "filled": "12 fills",
+    }
+    known = {name for name, _ in inspect.getmembers(Notices, inspect.isfunction) if not name.startswith("_")}
+
+    assert known <= expected.keys(), "a new alert: give it a row in docs/alerts.md, and a line here"
+    assert [text for text in expected.values() if text not in page] == []
+    rows = re.findall(
+        r"^\| (?:info|warning|critical|warning or critical) \| .+ \| (.+) \|$", page, re.MULTILINE
+    )
+    assert len(rows) >= 25
+    assert all(len(todo) > 10 for todo in rows)

@@ -22,6 +22,9 @@ HEAD: Final = """\
 A setting is looked for in this order: the environment, the file `.env` in the working folder, the profile of the
 environment (`config/<KALSHI_ENV>.env`), the default below. All settings are checked together before anything connects:
 every bad one is named, with its value and what is allowed, and the exit code is 1. Secrets are never shown.
+
+A running bot reads them anew at SIGHUP ([how](running-for-months.md#change-settings-without-a-restart)). What then applies
+without a restart: settings marked *live*, and all parameters of the second table.
 """
 
 GENERAL: Final = """\
@@ -77,7 +80,8 @@ _PARAMETER_HEAD: Final = ("name", "unit", "default", "from", "to", "effect")
 
 
 def _setting_cells(row: Setting) -> Sequence[str]:
-    effect = f"{row.effect} (secret)" if row.is_secret else row.effect
+    marks = [word for word, is_so in (("secret", row.is_secret), ("live", row.is_live)) if is_so]
+    effect = f"{row.effect} ({', '.join(marks)})" if marks else row.effect
     return (_code(row.name), row.unit, _code(row.default), row.allowed, effect)
 
 
