@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: docs simulate simulate-mutants setup run paper test check contract-report bench-exchange twin-clients crash-test guarantee cancel-everywhere fmt exchange lock clean bench-breadth bench-scheduler bench-memory
+.PHONY: docs simulate simulate-mutants setup run paper test check contract-report bench-exchange twin-clients crash-test guarantee cancel-everywhere interleavings bench-journal fmt exchange lock clean bench-breadth bench-scheduler bench-memory
 
 setup: $(STAMP)
 
@@ -47,6 +47,12 @@ guarantee: $(STAMP)  # nothing outlives the bot: every row, and SIGKILL and free
 
 cancel-everywhere: $(STAMP)  # a short life in memory, cancelled before every one of its steps
 	@MM_CANCEL_STRIDE=1 $(BIN)/python -m pytest -q tests/guarantee/test_cancelled_everywhere.py
+
+interleavings: $(STAMP)  # one order, every order in which the world can answer it, to depth 6
+	@$(BIN)/python tests/support/interleavings.py $(if $(DEPTH),--depth $(DEPTH))
+
+bench-journal: $(STAMP)  # what the decision journal costs a decision
+	@$(BIN)/python bench/decision_journal.py
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .
