@@ -56,12 +56,9 @@ class ModelMarket(PaperMarket):
     chance: random.Random
     """Drawn from once for each decrease that may have been a trade, and for nothing else."""
 
-    def touched_prices(self, side: Side) -> frozenset[int]:
-        """Prices of that side at which an order of ours rests, or of whose size we know more than is displayed."""
-        found: set[int] = {order.price for order in self.orders[side]}
-        for levels in (self._taken, self._tracks):
-            found.update(price for at, price in levels if at is side)
-        return frozenset(found)
+    def touched_levels(self) -> list[tuple[Side, Price]]:
+        """Levels of which we know more than is displayed: something was taken there, or traded or cut lately."""
+        return [*self._taken, *self._tracks]
 
     def print_of(
         self, ticker: MarketTicker, price: Price, count: Count, bought: bool, ts: Micros, number: int

@@ -32,7 +32,7 @@ from mm.research.errands import Agenda, Errands, make_desk, ref_of, urgency
 from mm.research.fills import model_market
 from mm.research.options import BacktestOptions
 from mm.research.overall import Overall
-from mm.research.quiet import quiet_after
+from mm.research.quiet import Quiet, quiet_after
 from mm.research.room import Room, Watcher
 from mm.research.tape import Kind, Tape, TapeMarket
 from mm.tasks.desk import OrderDesk
@@ -103,8 +103,8 @@ class Backtest:
         for place, info in enumerate(self.tape.markets):
             self._open(place, info)
         for room in self.rooms:
-            event = event_of(room.ticker)
-            room.sisters = [r for r in self.rooms if r is not room and event and event_of(r.ticker) == event]
+            event = room.info.event
+            room.sisters = [r for r in self.rooms if r is not room and event and r.info.event == event]
 
     @property
     def now(self) -> Micros:
@@ -293,7 +293,7 @@ class Backtest:
         if done:
             self._executed(room, done)
         elif price in lane.hot and price not in room.own_prices:
-            lane.refresh()
+            room.refresh()
         after = book.best_bid if side is Side.BID else book.best_ask
         if after != before or room.sees_depth or (room.quiet is None and price in room.own_prices):
             self._dirty[room.place] = room
@@ -410,13 +410,19 @@ class Backtest:
         if decision.exit is not None and not room.is_exiting:
             self.errands.send_exit(room, decision.exit.side, decision.exit.price, decision.exit.count)
         if not self.options.decide_always:
-            room.quiet = quiet_after(room.maker, room.paper, room.busy, decision, self.now)
+            room.quiet = self._quiet(room, decision)
         due = [d for d in (decision.wake_at, *room.holds_until.values()) if d is not None]
         if due:
             at = max(min(due), self.now + LEAST_REST)
             if not room.wake_at or at < room.wake_at:
                 room.wake_at = at
                 self.agenda.later(at - self.now, lambda: self._wake(room, at))
+
+    def _quiet(self, room: Room, decision: Decision) -> Quiet | None:
+        if self._is_tight:
+            return None
+        is_roomy = self.overall.is_roomy(room.info.event)
+        return quiet_after(room.maker, room.paper, room.busy, decision, self.now, is_roomy=is_roomy)
 
     def _wake(self, room: Room, at: int) -> None:
         if room.wake_at == at:  # else an earlier one has taken its place, and made a new appointment

@@ -48,6 +48,12 @@ class Overall:
         most = parameters.size_per_fill * DOLLAR  # that one quote can add
         return bool(shared) and self.floor.exposure.portfolio.total + most > min(shared)
 
+    def is_roomy(self, event: str) -> bool:
+        """Whether the event's own loss limit is so far off that no quote of its markets can feel it."""
+        parameters, limit = self.floor.parameters, self.floor.parameters.risk_limits.event
+        most = 2 * parameters.size_per_fill * DOLLAR
+        return limit is None or self.floor.exposure.portfolio.worst_of(event) + most <= limit
+
     def watch(self) -> None:
         """Something was filled."""
         if not self._is_watching:

@@ -62,12 +62,19 @@ class Quiet:
 
 
 def quiet_after(
-    maker: MarketMaker, paper: PaperMarket, busy: Mapping[Side, bool], decision: Decision, now: Micros
+    maker: MarketMaker,
+    paper: PaperMarket,
+    busy: Mapping[Side, bool],
+    decision: Decision,
+    now: Micros,
+    *,
+    is_roomy: bool = False,
 ) -> Quiet | None:
     """The bounds within which `decision`, made at `now`, stands; None when it has to be made again at any change.
 
     Args:
         busy: Sides with a request on its way: what the engine wants of them is not asked before the answer.
+        is_roomy: No limit over events and markets is anywhere near.
     """
     if not _is_known(maker):
         return None
@@ -79,7 +86,7 @@ def quiet_after(
     inventory = maker.inventory()
     if decision.state is MakerState.HELD:
         return _held(maker, inventory, bool(orders))
-    return _Bounds(maker, inventory, decision, now).within_the_rules(orders, busy)
+    return _Bounds(maker, inventory, decision, now, is_roomy).within_the_rules(orders, busy)
 
 
 def _is_known(maker: MarketMaker) -> bool:
@@ -129,6 +136,7 @@ class _Bounds:
     inventory: InventoryState
     decision: Decision
     now: Micros
+    is_roomy: bool
     half: "int | Fraction" = 0
     step: int = 0
     """The widest tick of the grid."""
@@ -190,7 +198,11 @@ class _Bounds:
         dearest = grid.highest if side is Side.BID else grid.lowest  # where a contract risks most
         if room(side, dearest, self.inventory, maker.parameters) < order.leaves:
             return False
-        if maker.market_room is not None and maker.market_room(side, dearest) < order.leaves:
+        if (
+            not self.is_roomy
+            and maker.market_room is not None
+            and maker.market_room(side, dearest) < order.leaves
+        ):
             return False
         band = next((b for b in grid.bands if b.start <= order.price <= b.end), None)
         if band is None:

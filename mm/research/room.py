@@ -55,21 +55,6 @@ class Lane:
     mine: int = 0
     """The best price of our own orders on this side; beyond all prices when there is none."""
 
-    def refresh(self) -> None:
-        """Look at the orders anew: after anything that is not a plain change of a level."""
-        if self.room.sees_depth:
-            self.meets = -1 if self.side is Side.BID else DOLLAR + 1
-            return  # every change concerns somebody
-        paper, side = self.room.paper, self.side
-        own, theirs = paper.orders[side], paper.orders[side.opposite]
-        self.hot = paper.touched_prices(side) | self.room.own_prices
-        if side is Side.BID:
-            self.mine = max((order.price for order in own), default=-1)
-            self.meets = min((order.price for order in theirs), default=DOLLAR + 1)
-        else:
-            self.mine = min((order.price for order in own), default=DOLLAR + 1)
-            self.meets = max((order.price for order in theirs), default=-1)
-
 
 @attrs.define(eq=False)
 class Room:
@@ -111,9 +96,19 @@ class Room:
         self.refresh()
 
     def refresh(self) -> None:
-        """Our orders at the exchange have changed."""
-        self.bids.refresh()
-        self.asks.refresh()
+        """Look at our orders anew: after anything that is not a plain change of a level."""
+        bids, asks, paper = self.bids, self.asks, self.paper
+        if self.sees_depth:
+            bids.meets, asks.meets = -1, DOLLAR + 1  # every change concerns somebody
+            return
+        own_bids = [order.price for order in paper.orders[Side.BID]]
+        own_asks = [order.price for order in paper.orders[Side.ASK]]
+        best_bid, best_ask = max(own_bids, default=-1), min(own_asks, default=DOLLAR + 1)
+        bids.mine = asks.meets = best_bid
+        asks.mine = bids.meets = best_ask
+        known = paper.touched_levels()
+        bids.hot = self.own_prices.union(own_bids, [price for side, price in known if side is Side.BID])
+        asks.hot = self.own_prices.union(own_asks, [price for side, price in known if side is Side.ASK])
 
     @property
     def ticker(self) -> MarketTicker:

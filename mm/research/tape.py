@@ -15,6 +15,7 @@ from mm.domain.fees import FeeSchedule
 from mm.domain.grid import TickGrid
 from mm.domain.numbers import CONTRACT, Count, Micros, Price
 from mm.domain.order import MarketTicker, Side
+from mm.domain.tickers import event_of
 
 UNKNOWN_SIZE: Count = Count(500 * CONTRACT)
 """Contracts that are taken to rest at a price where the recording does not say: what must trade before we do."""
@@ -67,6 +68,11 @@ class TapeMarket:
     result: Price | None = None
     """What one YES paid, where the recording knows."""
     fees: FeeSchedule = attrs.field(factory=FeeSchedule)
+
+    @property
+    def event(self) -> str:
+        """The event that it is a market of; empty when its ticker names none."""
+        return event_of(self.ticker)
 
 
 @attrs.define(eq=False, kw_only=True)
