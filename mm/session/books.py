@@ -119,7 +119,7 @@ async def restore_backup(settings: Settings, file: Path | None) -> int:
         raise ConfigError([f"--file {file}: there is no such file"])
     with lock_data_folder(settings.data_dir):
         verify_whole(file)  # before anything is moved
-        moved = move_away(path, wall_clock())
+        moved = move_away(path, wall_clock(), "before-restore")
         restore(file, path)
     if moved is not None:
         sys.stdout.write(f"the old ledger is now {moved}\n")
@@ -161,10 +161,10 @@ async def rebuild(settings: Settings) -> int:
                 return await _read_anew(venue.exchange, ledger, limits, f"{settings['BOT_NAME']}-")
 
 
-def move_away(path: Path, now: Micros) -> Path | None:
+def move_away(path: Path, now: Micros, why: str = "damaged") -> Path | None:
     """Rename the ledger and its log files; None when there was none. Raises `LedgerError`."""
     stamp = format_time(Micros(now // SECOND * SECOND), trim=True).replace(":", "")
-    target = path.with_name(f"{path.stem}-damaged-{stamp}{path.suffix}")
+    target = path.with_name(f"{path.stem}-{why}-{stamp}{path.suffix}")
     moved = False
     try:
         for suffix in ("", "-wal", "-shm"):

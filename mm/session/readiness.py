@@ -126,6 +126,8 @@ def _history(history: _History) -> Iterator[Finding]:
             f"{len(history.troubles)} differences in {CLEAN_DAYS} days, the last: {history.troubles[-1][:160]}",
             "find the cause (docs/troubleshooting.md), then run clean for a week",
         )
+    elif not history.paper and not history.live:
+        yield fail("reconciliation", "nothing ran on real data yet", "run on paper, then on demo")
     else:
         yield ok("reconciliation", f"positions, fees and cash agreed for {CLEAN_DAYS} days")
     if history.undelivered:

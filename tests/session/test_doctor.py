@@ -136,7 +136,15 @@ async def test_the_checklist_is_read_from_what_happened(tmp_path: Path) -> None:
     await life(tmp_path, sim, "s0", 200, 100, "SIGINT")
     found = judged(tmp_path)
     bad = {name for name, finding in found.items() if finding.level is Level.FAIL}
-    assert bad == {"paper hours", "demo hours", "fills", "shutdown", "kill -9", "alerts seen"}
+    assert bad == {
+        "paper hours",
+        "demo hours",
+        "fills",
+        "reconciliation",
+        "shutdown",
+        "kill -9",
+        "alerts seen",
+    }
 
     await life(tmp_path, paper, "p1", 100, 25, "SIGINT")
     await life(tmp_path, demo, "d1", 60, 1, None)
