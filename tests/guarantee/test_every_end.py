@@ -33,6 +33,7 @@ pytestmark = [pytest.mark.real, pytest.mark.timeout(900)]
 LATE_MS: Final = int(os.environ.get("MM_GUARANTEE_LATE_MS", "1500"))
 """How long creates are held up inside the exchange (`make guarantee`: a minute)."""
 ROUNDS: Final = int(os.environ.get("MM_GUARANTEE_ROUNDS", "1"))
+LATE_ENDS: Final = [signal.SIGTERM, signal.SIGKILL] if ROUNDS > 1 else [signal.SIGTERM]
 
 
 TASKS: Final = (
@@ -332,7 +333,7 @@ async def test_whatever_was_left_all_the_same(ground: Ground) -> None:
     assert await ground.resting() == FOREIGN
 
 
-@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL], ids=["SIGTERM", "SIGKILL"])
+@pytest.mark.parametrize("end", LATE_ENDS, ids=lambda end: end.name)
 async def test_creates_that_the_exchange_executes_after_the_end(ground: Ground, end: signal.Signals) -> None:
     """Creates that were received in time and are executed long after the end meet the fence: none rests.
 

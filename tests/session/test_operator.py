@@ -13,7 +13,7 @@ from mm.domain.errors import ConfigError
 from mm.domain.numbers import CONTRACT, Count
 from mm.domain.order import ClientOrderId, GroupId, MarketTicker, Side, TimeInForce
 from mm.exchange.port import ExchangeRejected, NewOrder
-from mm.ledger import DataFolderInUse
+from mm.ledger import DataFolderInUse, open_ledger
 from mm.ledger.reader import open_reader
 from mm.session import live_surroundings
 from mm.session.flatten import flatten
@@ -232,10 +232,16 @@ def exits_in(rig: Rig) -> int:
 
 async def test_flatten_writes_its_orders_and_fills_to_the_ledger(rig: Rig) -> None:
     """What it did is known before the next start, which finds nothing more and agrees with the exchange."""
-    await rig.run_bot(is_quoting)
+    surroundings = live_surroundings()
+    async with rig.client() as exchange:
+        account = exchange.account
+    async with open_ledger(
+        rig.data_dir / "ledger.sqlite3", account=account, runner=surroundings.runner, clock=surroundings.clock
+    ) as ledger:
+        ledger.record_session_start()
     await buy(rig)
     said = Said()
-    assert await flatten(rig.settings(), live_surroundings(), say=said) == ExitCode.CLEAN
+    assert await flatten(rig.settings(), surroundings, say=said) == ExitCode.CLEAN
 
     assert "not written" not in said.text
     with sqlite3.connect(rig.data_dir / "ledger.sqlite3") as ledger:
@@ -246,7 +252,7 @@ async def test_flatten_writes_its_orders_and_fills_to_the_ledger(rig: Rig) -> No
     assert set(orders) == {("done", "exit", 1)}
     booked = exits_in(rig)
     assert booked >= 3 * CONTRACT
-    summary = await rig.run_bot(is_quoting, DISABLE_NEW_QUOTES="false")
+    summary = await rig.run_bot(is_quoting)
     assert (summary.exit_code, summary.positions_match) == (ExitCode.CLEAN, True)
     assert exits_in(rig) >= booked
     assert "unknown" not in kinds_in(rig)
