@@ -124,6 +124,10 @@ class MarketMaker:
     """What the last decision saw."""
     last_wanted: WantedQuotes = NO_QUOTES
     journal: deque[JournalEntry] = attrs.field(factory=new_journal)
+    is_own_known: bool = False
+    """Whether `sees` knows what of ours stands at the best prices; whoever changes an order makes it False."""
+    _own_bid: int = 0
+    _own_ask: int = 0
 
     def __attrs_post_init__(self) -> None:
         self.policy = HybridRiskPolicy(self.parameters)
@@ -227,20 +231,39 @@ class MarketMaker:
                 return price
         return None
 
-    def sees(self, side: Side, price: Price, best_before: Price | None) -> bool:
+    def sees(self, side: Side, price: Price, change: Count, best_before: Price | None) -> bool:
         """Whether a change of the level at `price` may change what is decided: call it after the book has moved.
 
         Decisions look at the best prices, with and without our own orders, and at no other level. So a change that
-        leaves the best as it was is seen only while we stand at the best ourselves: then the next level counts, too.
+        leaves the best as it was is seen only where what we have there may be all that there is, before or after:
+        then the next level counts, too.
         """
-        best = self.book.best_bid if side is Side.BID else self.book.best_ask
-        if best != best_before or self.strategy.sees_depth:
+        if side is Side.BID:
+            best, levels, own = self.book.best_bid, self.book.bids, self._own_bid
+        else:
+            best, levels, own = self.book.best_ask, self.book.asks, self._own_ask
+        if best != best_before or not self.is_own_known or self.strategy.sees_depth:
             return True
-        return any(order.side is side and order.price == best for order in self.orders())
+        if not own or best is None:
+            return False
+        size = levels[best]
+        return size <= own or (price == best and size - change <= own)
+
+    def _note_own(self, orders: Sequence[Order]) -> None:
+        """Remember how much of ours stands at the best prices, or may; it holds until an order or the best changes."""
+        best_bid, best_ask, bid, ask = self.book.best_bid, self.book.best_ask, 0, 0
+        for order in orders:
+            if order.side is Side.BID:
+                if order.price == best_bid:
+                    bid += order.leaves
+            elif order.price == best_ask:
+                ask += order.leaves
+        self._own_bid, self._own_ask, self.is_own_known = bid, ask, True
 
     def decide(self, now: Micros) -> Decision:
         """What to send now. Moves the rules' timers; asking twice at one moment changes nothing."""
         touch, inventory, orders = self.touch, self.inventory(), self.orders()
+        self._note_own(orders)
         others = self._others_touch(orders)
         mark = self.mid.live_mark(others) if self.book.is_synced else None
         if self.strategy.has_exit_rules:

@@ -239,14 +239,6 @@ class OrderDesk:
                 if order.state is OrderState.RESTING:
                     self.exchange.expect(self._ref(order))
 
-    def expect(self, ticker: MarketTicker) -> None:
-        """A market's best prices move: what rests there may have to move soon."""
-        found = self._by_market.get(ticker)
-        if found:
-            for order in found.values():
-                if order.state is OrderState.RESTING:
-                    self.exchange.expect(self._ref(order))
-
     # --- what the venue tells ---
 
     def accept(self, order: Order, ack: PlaceAck) -> None:

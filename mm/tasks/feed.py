@@ -74,13 +74,15 @@ class FeedHandler:
 
     def on_delta(self, ticker: MarketTicker, side: Side, price: Price, change: Count, ts: Micros) -> None:
         """One level. Raises `BookOutOfSync`, which the feed answers with a resync."""
-        book = self.floor.books.get(ticker)
+        floor = self.floor
+        book = floor.books.get(ticker)
         if book is None:
             return
         self.deltas += 1
         before = book.best_bid if side is Side.BID else book.best_ask
         book.apply_delta(side, price, change)
-        self.floor.level_changed(ticker, side, price, before)
+        if ticker not in floor.dirty:
+            floor.level_changed(ticker, side, price, change, before)
 
     def on_out_of_sync(self, tickers: Sequence[MarketTicker], why: str) -> None:
         """These books wait for a new snapshot; their quotes go."""

@@ -53,12 +53,16 @@ class Floor:
     """Set by the session once it is made (desk and floor know each other)."""
     dirty: dict[MarketTicker, None] = attrs.field(factory=dict)
     """Markets to be decided on, in the order in which they were marked."""
+    unseen: dict[MarketTicker, None] = attrs.field(factory=dict)
+    """Markets in which this read changed only what no decision looks at; looked at while a limit over all binds."""
     portfolio_hold: str = ""
     """Why nothing may be quoted anywhere; empty when quoting is allowed."""
     holds: dict[str, str] = attrs.field(factory=dict)
     """Cause -> why nothing is quoted anywhere, markets still to be taken included."""
     market_holds: dict[MarketTicker, dict[str, str]] = attrs.field(factory=dict)
     """The same for single markets, taken or not."""
+    leaving: set[MarketTicker] = attrs.field(factory=set)
+    """Markets that are being wound down: quotes may only make the position smaller."""
     is_feed_up: bool = False
     is_fencing: bool = False
     """All groups are being triggered: quoters wait for the end of it."""
@@ -113,6 +117,12 @@ class Floor:
         """Our orders of a market that may rest or have fills to come."""
         return self.desk.of_market(ticker) if self.desk is not None else []
 
+    def wind_down(self, ticker: MarketTicker) -> None:
+        """Nothing new in this market: quotes that would add to its position go, those that close it stay."""
+        self.leaving.add(ticker)
+        self.mark(ticker)
+        self.order_changed(ticker)
+
     # --- changes ---
 
     def mark(self, ticker: MarketTicker) -> None:
@@ -121,15 +131,22 @@ class Floor:
             self.dirty[ticker] = None
 
     def level_changed(
-        self, ticker: MarketTicker, side: Side, price: Price, best_before: Price | None
+        self, ticker: MarketTicker, side: Side, price: Price, change: Count, best_before: Price | None
     ) -> None:
         """One level of the book moved: decide again at the end of the read, if a decision could see it."""
         maker = self.makers.get(ticker)
-        if maker is not None and (self.is_tight or maker.sees(side, price, best_before)):
+        if maker is None:
+            return
+        if maker.sees(side, price, change, best_before):
             self.dirty[ticker] = None
+        else:
+            self.unseen[ticker] = None
 
     def order_changed(self, ticker: MarketTicker) -> None:
         """One of our orders moved: exposure is different, and its quoter should look."""
+        maker = self.makers.get(ticker)
+        if maker is not None:
+            maker.is_own_known = False
         self.update_exposure(ticker)
         for changed in (ticker, *self.exposure.siblings(ticker)):
             # The markets of one event leave each other room and prices.
@@ -153,6 +170,10 @@ class Floor:
 
     def decide_dirty(self, now: Micros) -> None:
         """One decision for every marked market; wakes the quoters that have something to send, now or soon."""
+        if self.unseen:
+            if self.is_tight:
+                self.dirty.update(self.unseen)
+            self.unseen.clear()
         if not self.dirty:
             return
         marked, self.dirty = self.dirty, {}
@@ -164,8 +185,6 @@ class Floor:
             decision = quoter.look()
             if decision.has_work or quoter.would_oversleep(decision):
                 quoter.wake()
-            elif self.desk is not None:
-                self.desk.expect(ticker)
             elif self.desk is not None:
                 self.desk.expect(ticker)
 
@@ -217,7 +236,11 @@ class Floor:
 
     def market_room(self, ticker: MarketTicker, side: Side, price: Price) -> Count:
         """What the limits over all markets leave for a quote, its own present order not counted."""
-        return self.exposure.room(ticker, side, price)
+        room = self.exposure.room(ticker, side, price)
+        if ticker not in self.leaving:
+            return room
+        towards_flat = -self.positions.net(ticker) * side.sign
+        return Count(min(room, max(0, towards_flat)))
 
     # --- money ---
 

@@ -202,6 +202,40 @@ def test_a_change_that_is_not_seen_changes_nothing(
     change = max(100 * contracts, -book.size_at(side, price))
     touch, others = maker.touch, maker.others_touch
     before = book.best_bid if side is Side.BID else book.best_ask
+    maker._note_own(orders)
     book.apply_delta(side, price, Count(change))
-    if not maker.sees(side, price, before):
+    if not maker.sees(side, price, Count(change), before):
         assert (maker.touch, maker.others_touch) == (touch, others)
+
+
+def test_where_we_hide_nothing_a_change_behind_the_best_is_not_seen() -> None:
+    """Our quote at the best beside others': levels may change, and theirs at the best, as long as theirs stays."""
+    book = OrderBook()
+    book.snapshot([(Price(4_900), Count(3_000)), (Price(4_800), Count(100))], [(Price(5_100), Count(100))])
+    order = Order(
+        client_order_id=ClientOrderId("mm-x-1"),
+        ticker=TICKER,
+        side=Side.BID,
+        price=Price(4_900),
+        count=Count(1_000),
+        state=OrderState.RESTING,
+    )
+    market = Market(
+        ticker=TICKER, event_ticker="KXNHLGAME-26OCT12VGKMIN", status=MarketStatus.ACTIVE, grid=uniform_grid()
+    )
+    maker = MarketMaker(market=market, parameters=StrategyParameters(), book=book, orders=lambda: [order])
+    assert maker.sees(Side.BID, Price(4_800), Count(100), Price(4_900))  # nothing is known of our orders yet
+    maker._note_own([order])
+
+    def changed(price: int, change: int) -> bool:
+        book.apply_delta(Side.BID, Price(price), Count(change))
+        return maker.sees(Side.BID, Price(price), Count(change), Price(4_900))
+
+    assert not changed(4_800, 500)
+    assert not changed(4_900, -1_900)
+    assert changed(4_900, -100), (
+        "what is left at the best is ours alone: the others' best is another price now"
+    )
+    assert changed(4_800, 100), "and moves with the level behind"
+    assert changed(4_900, 100), "somebody stands beside us again"
+    assert not changed(4_800, -100)

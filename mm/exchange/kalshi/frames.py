@@ -22,6 +22,8 @@ Levels = list[tuple[Price, Count]]
 
 _MAX_PRICES: Final = 50_000
 """Bound of the price table: all prices in several spellings; what comes beyond is parsed each time."""
+_MAX_SIZES: Final = 50_000
+"""The same for sizes."""
 _DELTA_KEYS: Final = names(
     "market_ticker market_id price_dollars delta_fp side client_order_id subaccount ts ts_ms"
 )
@@ -53,6 +55,18 @@ class FrameReader:
     """Whether NO levels come in YES price (we asked for it) or in their own."""
     _yes: dict[str, Price] = attrs.field(factory=dict)
     _no: dict[str, Price] = attrs.field(factory=dict)
+    sizes: dict[str, Count] = attrs.field(factory=dict)
+    """Changes of size by their text, as far as they were met: a venue that trades whole contracts has few."""
+
+    @property
+    def bid_prices(self) -> dict[str, Price]:
+        """Bid prices by their text, as far as they were met."""
+        return self._yes
+
+    @property
+    def ask_prices(self) -> dict[str, Price]:
+        """The same for asks."""
+        return self._yes if self.use_yes_price else self._no
 
     def delta(self, msg: Msg) -> tuple[MarketTicker, Side, Price, Count, Micros]:
         """A change of one level, in YES price. Raises `Malformed`."""
@@ -67,7 +81,10 @@ class FrameReader:
             else:
                 raise Malformed(f"delta on side {leg!r}")
             ts = msg.get("ts_ms")
-            change = read_count(msg["delta_fp"])
+            text = msg["delta_fp"]
+            change = read_count(text)
+            if len(self.sizes) < _MAX_SIZES:
+                self.sizes[text] = change
             return msg["market_ticker"], side, price, change, Micros(ts * 1000 if ts else 0)
         except _UNREADABLE as error:
             raise Malformed(f"orderbook_delta: {error!r}") from error

@@ -15,6 +15,7 @@ from mm.domain.errors import BookOutOfSync
 from mm.domain.numbers import Micros
 from mm.domain.order import GroupId, MarketTicker
 from mm.exchange.kalshi import codec, wire
+from mm.exchange.kalshi.deltas import read_deltas
 from mm.exchange.kalshi.frames import FrameReader
 from mm.exchange.kalshi.reading import Codec, Malformed, error_of
 from mm.exchange.kalshi.subscriptions import Command, CommandKind, Subscription, Subscriptions
@@ -74,6 +75,10 @@ class FeedSession:
             "unsubscribed": self._on_reply,
             "error": self._on_error,
         }
+
+    def receive_all(self, messages: "list[bytes | str]", now: Micros, at: float) -> None:
+        """The messages of one read, in order, as `receive` would take them one by one; faster for book deltas."""
+        read_deltas(self, messages, now, at)
 
     def receive(self, text: str | bytes, now: Micros, at: float) -> None:
         """One message of the socket: usually one frame, sometimes a blank line.
@@ -157,8 +162,12 @@ class FeedSession:
         try:
             self.sink.on_delta(ticker, side, price, change, ts)
         except BookOutOfSync as error:
-            self.counts.gaps += 1
-            self._stale([ticker], str(error), at)
+            self.lost_step(ticker, error, at)
+
+    def lost_step(self, ticker: MarketTicker, error: BookOutOfSync, at: float) -> None:
+        """The sink says that a delta does not fit its book."""
+        self.counts.gaps += 1
+        self._stale([ticker], str(error), at)
 
     def _on_snapshot(self, frame: Frame, now: Micros, at: float) -> None:
         ticker, bids, asks = self.reader.snapshot(_msg(frame))

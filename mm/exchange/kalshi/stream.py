@@ -217,8 +217,7 @@ class KalshiFeed:
                 self._tap(self._connects, messages, now)
             sink.on_alive(now)
             for start in range(0, len(messages), MAX_BATCH):
-                for message in messages[start : start + MAX_BATCH]:
-                    session.receive(message, now, at)
+                session.receive_all(messages[start : start + MAX_BATCH], now, at)
                 sink.on_read_end(now)
             if session.has_work:
                 self._wake.set()

@@ -331,7 +331,7 @@ class Night:
                     continue
                 before = book.best_bid if event.side is Side.BID else book.best_ask
                 book.apply_delta(event.side, event.price, event.change)
-                floor.level_changed(event.ticker, event.side, event.price, before)
+                floor.level_changed(event.ticker, event.side, event.price, event.change, before)
                 if keeper is not None:
                     keeper.on_change(event.ticker, event.side, event.price, event.change, self.now)
             elif isinstance(event, TradePrinted):
