@@ -7,7 +7,7 @@ import attrs
 
 from mm.domain.fees import FeeType
 from mm.domain.grid import TickGrid
-from mm.domain.numbers import Count, Micros, Price
+from mm.domain.numbers import Count, Micros, Money, Price
 from mm.domain.order import MarketTicker
 
 
@@ -55,6 +55,7 @@ class Market:
     close_time: Micros | None = None
     expected_expiration: Micros | None = None
     volume: Count = Count(0)
+    volume_24h: Count = Count(0)
     yes_bid: Price | None = None
     yes_ask: Price | None = None
     settlement_value: Price | None = None
@@ -76,6 +77,20 @@ class Series:
     title: str = ""
     fee_type: FeeType = FeeType.QUADRATIC_WITH_MAKER_FEES
     fee_multiplier: Fraction = Fraction(1)
+
+
+@attrs.frozen(kw_only=True)
+class Incentive:
+    """A program that pays for resting in a market, or for trading it."""
+
+    ticker: MarketTicker
+    is_liquidity: bool
+    starts_at: Micros
+    ends_at: Micros
+    reward: Money
+    """Of the whole period, for all who take part."""
+    most: Money | None = None
+    """What one account may get of it."""
 
 
 @attrs.frozen(kw_only=True)

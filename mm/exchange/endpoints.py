@@ -13,6 +13,8 @@ Endpoint = tuple[str, str]
 
 SERIES: Final[Endpoint] = ("GET", "/series/:id")
 EVENT: Final[Endpoint] = ("GET", "/events/:id")
+SERIES_LIST: Final[Endpoint] = ("GET", "/series")
+INCENTIVES: Final[Endpoint] = ("GET", "/incentive_programs")
 MARKETS: Final[Endpoint] = ("GET", "/markets")
 STATUS: Final[Endpoint] = ("GET", "/exchange/status")
 USER_DATA_TIMESTAMP: Final[Endpoint] = ("GET", "/exchange/user_data_timestamp")
@@ -39,6 +41,9 @@ CALLS: Final[dict[str, tuple[Endpoint, ...]]] = {
     "series": (SERIES,),
     "event": (EVENT,),
     "markets": (MARKETS,),
+    "open_markets_page": (MARKETS,),
+    "all_series": (SERIES_LIST,),
+    "incentives_page": (INCENTIVES,),
     "status": (STATUS,),
     "user_data_age": (USER_DATA_TIMESTAMP,),
     "limits": (LIMITS, ENDPOINT_COSTS),

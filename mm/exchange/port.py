@@ -17,7 +17,7 @@ import attrs
 from mm.domain.errors import MMError
 from mm.domain.fill import Fill, Trade
 from mm.domain.grid import TickGrid
-from mm.domain.market import Event, Market, Series
+from mm.domain.market import Event, Incentive, Market, Series
 from mm.domain.numbers import Count, Micros, Money, Price
 from mm.domain.order import (
     ClientOrderId,
@@ -404,6 +404,17 @@ class Exchange(Protocol):
         tickers: Sequence[MarketTicker] | None = None,
     ) -> list[Market]:
         """All pages. `status` is the venue's filter word: unopened, open, paused, closed, settled."""
+
+    async def open_markets_page(
+        self, *, created_since: Micros | None = None, cursor: str | None = None
+    ) -> Page[Market]:
+        """One page of every open market of the venue, combos left out; with `created_since` only newer ones."""
+
+    async def all_series(self) -> list[Series]:
+        """Every series of the venue, in one call."""
+
+    async def incentives_page(self, *, cursor: str | None = None) -> Page[Incentive]:
+        """Programs that are paid for now."""
 
     async def status(self) -> ExchangeStatus:
         """Whether the venue trades."""

@@ -291,12 +291,13 @@ class ReadBudget:
             self._bucket = TokenBucket(read.refill_per_s, read.capacity, read.capacity, self.clock())
         return self._bucket
 
-    async def take(self, cost: int | None = None) -> None:
-        """Wait for the tokens of one read."""
+    async def take(self, cost: int | None = None, *, keep: float = 0.0) -> None:
+        """Wait for the tokens of one read; with `keep`, until so many are left for others."""
         price = float(self.limits.default_cost if cost is None else cost)
         bucket = self.bucket
-        while not bucket.take(price, self.clock()):
-            await trio.sleep(max(0.005, bucket.wait_s(price, self.clock())))
+        keep = min(keep, max(0.0, bucket.capacity - price))
+        while not bucket.take(price, self.clock(), keep=keep):
+            await trio.sleep(max(0.005, bucket.wait_s(price, self.clock(), keep=keep)))
         self.taken_total += 1
 
     def refused(self) -> None:

@@ -2,6 +2,9 @@
 
 It runs again when a market is created or ends, when a day begins in US Eastern, and every few seconds while there is
 room for more. No games now is not an error: it says when it looks next and keeps running.
+
+Over the whole venue (a catalogue is given) what is worth most for its write tokens is taken, and what others have become
+worth much more than makes room: it is wound down, and let go once nothing of ours is left in it.
 """
 
 import datetime as dt
@@ -18,7 +21,7 @@ from mm.domain.market import Market
 from mm.domain.numbers import SECOND, Micros
 from mm.domain.order import MarketTicker
 from mm.domain.tickers import eastern_date, format_date_token, format_time, next_eastern_midnight, series_of
-from mm.engine.selection import DateRule, Selection, select_markets
+from mm.engine.selection import DateRule, Selection, make_room, select_by_worth, select_markets
 from mm.exchange import endpoints
 from mm.exchange.port import (
     AuthError,
@@ -30,6 +33,7 @@ from mm.exchange.port import (
     NotRestingHere,
 )
 from mm.tasks.budget import ReadBudget
+from mm.tasks.catalogue import Catalogue
 from mm.tasks.floor import Floor
 from mm.tasks.quoter import Quoter, QuoterTools
 
@@ -39,6 +43,8 @@ LOOK_PERIOD_S: Final = 5.0
 """Between two looks while there is room for more markets."""
 FULL_PERIOD_S: Final = 60.0
 """And while there is none."""
+WIDE_PERIOD_S: Final = 15.0
+"""Between two looks at the whole venue while there is room: they read by name what is quoted."""
 LISTING_TICKERS: Final = 50
 
 
@@ -54,25 +60,34 @@ class Discovery:
     clock: Callable[[], Micros]
     series: tuple[str, ...]
     market_date: dt.date | Literal["today", "any"]
+    catalogue: Catalogue | None = None
+    """The whole venue instead of `series` and `market_date`; somebody else runs it."""
     on_selection: Callable[[Selection], None] = lambda selection: None
     on_problem: Callable[[str, ExchangeError], None] = lambda what, exc: None
     on_settlement_due: Callable[[], None] = lambda: None
     last: Selection | None = None
     refused: dict[str, str] = attrs.field(factory=dict)
+    taken_at: dict[MarketTicker, Micros] = attrs.field(factory=dict)
+    """Since when each quoted market is."""
+    rotated: int = 0
+    """Markets that made room for better ones."""
     _wanted: trio.Event = attrs.field(factory=trio.Event)
     _said_none: dt.date | None = None
 
     def on_market_event(self, event: MarketEvent) -> None:
         """Lifecycle of any market: a new one of our series, or the end of one of ours, is worth a look."""
-        if event.kind in (MarketEventKind.DETERMINED, MarketEventKind.SETTLED):
-            self.on_settlement_due()
         is_ours = event.ticker in self.floor.makers
+        is_known = self.catalogue is None or is_ours or event.ticker in self.floor.positions.histories
+        if is_known and event.kind in (MarketEventKind.DETERMINED, MarketEventKind.SETTLED):
+            self.on_settlement_due()
         is_new = event.kind in (MarketEventKind.CREATED, MarketEventKind.ACTIVATED)
         if is_ours or (is_new and series_of(event.ticker) in self.series):
             self._wanted.set()
 
     async def check_series(self) -> None:
         """Every series must exist. Raises `ConfigError` naming those that do not, `ExchangeError` when unreachable."""
+        if self.catalogue is not None:
+            return  # it reads the fees of all that there are
         problems = []
         for ticker in self.series:
             await self.reads.take(self.reads.limits.cost(*endpoints.SERIES))
@@ -113,6 +128,8 @@ class Discovery:
 
     async def select(self) -> Selection:
         """List the series' open markets and choose. Raises `ExchangeError`."""
+        if self.catalogue is not None:
+            return await self._select_by_worth(self.catalogue)
         markets: dict[MarketTicker, Market] = {}
         for ticker in self.series:
             await self.reads.take(self.reads.limits.cost(*endpoints.MARKETS))
@@ -129,11 +146,45 @@ class Discovery:
             refused=self.refused,
         )
 
+    async def _select_by_worth(self, catalogue: Catalogue) -> Selection:
+        """The same over the whole venue. What is quoted is asked for by name: the catalogue may be minutes old."""
+        makers = self.floor.makers
+        markets = {t: m for t, m in catalogue.markets.items() if t not in makers}
+        await self._refresh_unlisted(markets)
+        catalogue.add(markets[t] for t in makers if t in markets)
+        return select_by_worth(
+            markets.values(),
+            catalogue.worth,
+            max_markets=self.floor.parameters.max_markets_to_trade,
+            per_game=self.floor.parameters.markets_per_game,
+            taken=[t for t, m in makers.items() if not m.market.status.is_over],
+            held=[t for t in self._positions() if t not in makers],
+        )
+
+    def _rotate(self, catalogue: Catalogue) -> None:
+        """Begin to leave what others are worth much more than. With a position it is wound down first."""
+        floor, most = self.floor, self.floor.parameters.max_markets_to_trade
+        leaving = make_room(
+            catalogue.worth,
+            taken_at={t: at for t, at in self.taken_at.items() if t not in floor.leaving},
+            wanted=[t for t in catalogue.best() if t not in floor.makers],
+            room=most - len(floor.makers) + len(floor.leaving),
+            now=self.clock(),
+            max_markets=most,
+        )
+        for ticker in leaving:
+            floor.wind_down(ticker)
+        if leaving:
+            self.rotated += len(leaving)
+            log.info("markets make room for better ones", markets=leaving)
+
     async def _look(self, nursery: trio.Nursery) -> None:
         selection = await self.select()
         self.last = selection
         new = [m for m in selection.chosen if m.ticker not in self.floor.makers]
         await self._retire()
+        if self.catalogue is not None:
+            self._rotate(self.catalogue)
         if new:
             await self._take(nursery, new)
         self._say(selection, new)
@@ -169,24 +220,36 @@ class Discovery:
             maker = self.floor.add_market(market)
             quoter = Quoter(maker, self.tools)
             self.floor.quoters[market.ticker] = quoter
+            self.taken_at[market.ticker] = self.clock()
             await nursery.start(quoter.run)
         await self.feed.watch([m.ticker for m in markets])
         log.info("markets taken", markets=[m.ticker for m in markets])
 
     async def _retire(self) -> None:
-        """Take out markets that are over, once nothing of ours is left in them."""
-        gone = [
+        """Take out markets that are over or left, once nothing of ours is in them: no order that may rest, no fill to
+        come, and in a market that goes on no position."""
+        floor = self.floor
+        over = [
             ticker
-            for ticker, maker in self.floor.makers.items()
-            if maker.market.status.is_over and not self.floor.orders(ticker)
+            for ticker, maker in floor.makers.items()
+            if maker.market.status.is_over and not floor.orders(ticker)
         ]
-        for ticker in gone:
-            self.floor.quoters[ticker].scope.cancel(reason="market is over")
+        left = [
+            ticker
+            for ticker in floor.leaving
+            if ticker not in over and not floor.orders(ticker) and floor.inventory(ticker).is_flat
+        ]
+        for ticker in (*over, *left):
+            self.floor.quoters[ticker].scope.cancel(reason="market is over or left")
             self.floor.remove_market(ticker)
+            self.taken_at.pop(ticker, None)
+        if over:
+            log.info("markets over", markets=over)
             self.on_settlement_due()
-        if gone:
-            log.info("markets over", markets=gone)
-            await self.feed.unwatch(gone)
+        if left:
+            log.info("markets left", markets=left)
+        if over or left:
+            await self.feed.unwatch([*over, *left])
 
     def _date(self) -> DateRule:
         if self.market_date == "today":
@@ -197,11 +260,12 @@ class Discovery:
         now = self.clock()
         full = len(self.floor.makers) >= self.floor.parameters.max_markets_to_trade
         until_midnight = (next_eastern_midnight(now) - now) / SECOND + 1
-        return min(FULL_PERIOD_S if full else LOOK_PERIOD_S, until_midnight)
+        period = LOOK_PERIOD_S if self.catalogue is None else WIDE_PERIOD_S
+        return min(FULL_PERIOD_S if full and not self.floor.leaving else period, until_midnight)
 
     def _say(self, selection: Selection, new: Sequence[Market]) -> None:
         date = self._date()
-        if selection.chosen or date == "any":
+        if selection.chosen or date == "any" or self.catalogue is not None:
             self._said_none = None
             return
         if self._said_none == date:

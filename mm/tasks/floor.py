@@ -111,6 +111,7 @@ class Floor:
         self.quoters.pop(ticker, None)
         self.books.pop(ticker, None)
         self.dirty.pop(ticker, None)
+        self.leaving.discard(ticker)
         self.exposure.forget_market(ticker)
 
     def orders(self, ticker: MarketTicker) -> list[Order]:

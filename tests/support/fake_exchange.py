@@ -15,7 +15,7 @@ import attrs
 import trio
 
 from mm.domain.fill import Fill, Liquidity, TradeId
-from mm.domain.market import Event, Market, Series
+from mm.domain.market import Event, Incentive, Market, Series
 from mm.domain.numbers import DOLLAR, SECOND, Count, Micros, Money, Price
 from mm.domain.order import ClientOrderId, GroupId, MarketTicker, OrderId, Side, TimeInForce
 from mm.exchange.port import (
@@ -147,6 +147,9 @@ class FakeExchange:
     """Instead of the honest answer to `user_data_age`."""
     listing: list[Market] = attrs.field(factory=list)
     known_series: dict[str, Series] = attrs.field(factory=dict)
+    newborn: set[MarketTicker] = attrs.field(factory=set)
+    """Markets that a listing of new ones shows."""
+    incentives: list[Incentive] = attrs.field(factory=list)
     exclusive: set[str] = attrs.field(factory=set)
     """Events of which one market at most pays."""
     others: dict[tuple[MarketTicker, Side], list[tuple[Price, Count]]] = attrs.field(factory=dict)
@@ -254,6 +257,25 @@ class FakeExchange:
             ]
 
         return await self._call("markets", series_ticker or tickers, read)
+
+    async def open_markets_page(
+        self, *, created_since: Micros | None = None, cursor: str | None = None
+    ) -> Page[Market]:
+        """What is active, `PAGE` at a time; markets have no birthday here, so `created_since` finds those in `newborn`."""
+
+        def read() -> Page[Market]:
+            found = [m for m in self.listing if m.status.value == "active"]
+            return _page([m for m in found if created_since is None or m.ticker in self.newborn], cursor)
+
+        return await self._call("open_markets_page", cursor, read, created_since=created_since)
+
+    async def all_series(self) -> list[Series]:
+        """Those that are known."""
+        return await self._call("all_series", None, lambda: list(self.known_series.values()))
+
+    async def incentives_page(self, *, cursor: str | None = None) -> Page[Incentive]:
+        """`PAGE` at a time."""
+        return await self._call("incentives_page", cursor, lambda: _page(self.incentives, cursor))
 
     async def status(self) -> ExchangeStatus:
         """It trades."""

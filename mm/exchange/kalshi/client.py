@@ -16,7 +16,7 @@ import structlog
 import trio
 
 from mm.domain.fill import Fill
-from mm.domain.market import Event, Market, Series
+from mm.domain.market import Event, Incentive, Market, Series
 from mm.domain.numbers import SECOND, Count, Micros, Price
 from mm.domain.order import GroupId, MarketTicker, OrderId, Side
 from mm.exchange import endpoints as at
@@ -24,7 +24,7 @@ from mm.exchange.kalshi import codec, wire
 from mm.exchange.kalshi.http import HttpClient, WarmHttp
 from mm.exchange.kalshi.options import Clock, Connect, KalshiOptions, Randomness, Tap
 from mm.exchange.kalshi.presign import ReadySignatures, Runner, Work
-from mm.exchange.kalshi.reading import Codec, JsonObject, Malformed, error_of, next_cursor
+from mm.exchange.kalshi.reading import Codec, JsonObject, Malformed, error_of, items, next_cursor
 from mm.exchange.kalshi.rest import Params, Rest, error_for_code
 from mm.exchange.kalshi.signing import Signer
 from mm.exchange.kalshi.stream import KalshiFeed
@@ -58,6 +58,10 @@ R = TypeVar("R")
 
 PAGE_SIZE: Final = 1000
 """Rows a page: the venue's maximum, since a page costs the same whatever it holds."""
+WIDE_PAGE_SIZE: Final = 500
+"""The same while the whole venue is walked: reading 500 rows holds nothing up for long."""
+ROWS_AT_ONCE: Final = 50
+"""Rows of a wide page read before others get a turn."""
 TICKERS_A_REQUEST: Final = 50
 """Keeps the URL of a listing by tickers short."""
 _STATUS_WORDS: Final = {
@@ -119,6 +123,46 @@ class KalshiExchange:
             chunk = ",".join(tickers[start : start + TICKERS_A_REQUEST])
             found += await self._all_markets({**filters, "tickers": chunk})
         return found
+
+    async def open_markets_page(
+        self, *, created_since: Micros | None = None, cursor: str | None = None
+    ) -> Page[Market]:
+        """See the port. Pages are half of the venue's longest, and read with pauses: a feed goes on beside it."""
+        filters: Params = {
+            "status": "open",
+            "mve_filter": "exclude",
+            "min_created_ts": _seconds(created_since),
+            "limit": WIDE_PAGE_SIZE,
+            "cursor": cursor,
+        }
+        body = await self._rest.read(at.MARKETS, params=filters)
+        rows = self._understood(at.MARKETS, lambda: codec.market_rows(body))
+        found: list[Market] = []
+        for start in range(0, len(rows), ROWS_AT_ONCE):
+            found += codec.readable_markets(self._codec, rows[start : start + ROWS_AT_ONCE])
+            await trio.lowlevel.checkpoint()
+        return Page(items=found, cursor=next_cursor(body))
+
+    async def all_series(self) -> list[Series]:
+        """See the port. One that cannot be read is left out and counted."""
+        body = await self._rest.read(at.SERIES_LIST)
+        rows = self._understood(at.SERIES_LIST, lambda: items(body.get("series"), "series"))
+        found: list[Series] = []
+        for start in range(0, len(rows), ROWS_AT_ONCE):
+            found += codec.readable_series(self._codec, rows[start : start + ROWS_AT_ONCE])
+            await trio.lowlevel.checkpoint()
+        return found
+
+    async def incentives_page(self, *, cursor: str | None = None) -> Page[Incentive]:
+        """See the port. One that cannot be read is left out and counted."""
+        filters: Params = {"status": "active", "limit": PAGE_SIZE, "cursor": cursor}
+        body = await self._rest.read(at.INCENTIVES, params=filters)
+        rows = self._understood(at.INCENTIVES, lambda: items(body.get("incentive_programs"), "programs"))
+        next_one = body.get("next_cursor")
+        return Page(
+            items=codec.readable_incentives(self._codec, rows),
+            cursor=next_one if isinstance(next_one, str) and next_one else None,
+        )
 
     async def _all_markets(self, filters: Params) -> list[Market]:
         async def page(cursor: str | None) -> Page[Market]:

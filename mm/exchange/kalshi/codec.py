@@ -5,19 +5,22 @@ status is not traded, an unknown fee model not quoted). Only `book_side` and `ou
 deprecated `side` and `action` are never read.
 """
 
+from collections.abc import Callable, Iterable
 from fractions import Fraction
-from typing import Final
+from typing import Any, Final, TypeVar
 
 from mm.domain.fees import FeeType
 from mm.domain.fill import Fill, Liquidity, TradeId
 from mm.domain.grid import PriceBand, TickGrid, tick_grid
-from mm.domain.market import Event, Market, MarketStatus, Series
-from mm.domain.numbers import CENT, DOLLAR, SECOND, Count, Micros, Price, format_count, format_price
+from mm.domain.market import Event, Incentive, Market, MarketStatus, Series
+from mm.domain.numbers import CENT, DOLLAR, SECOND, Count, Micros, Money, Price, format_count, format_price
 from mm.domain.order import ClientOrderId, GroupId, MarketTicker, OrderId, Side
 from mm.exchange import endpoints, port
 from mm.exchange.kalshi import wire
 from mm.exchange.kalshi.reading import Codec, JsonObject, Malformed, Tally, items
 
+CENTI_CENT: Final = 100
+"""In `Money`."""
 _ORDER_STATUS: Final = {
     "resting": port.OrderStatus.RESTING,
     "canceled": port.OrderStatus.CANCELLED,
@@ -27,15 +30,52 @@ _ORDER_STATUS: Final = {
 
 def read_markets(codec: Codec, body: JsonObject) -> list[Market]:
     """The markets of a listing. One that cannot be read is left out and counted: it must not hide the others."""
+    return readable_markets(codec, market_rows(body))
+
+
+def market_rows(body: JsonObject) -> list[Any]:
+    """The rows of a listing, unread. Raises `Malformed`."""
     if "markets" not in body:
         raise Malformed("no markets in the reply")
-    found = []
-    for item in items(body["markets"], "markets"):
+    return items(body["markets"], "markets")
+
+
+def readable_markets(codec: Codec, rows: Iterable[Any]) -> list[Market]:
+    """What can be read of these rows."""
+    return _readable(
+        codec, rows, "market", "ticker", lambda row: to_market(codec.structure(row, wire.Market), codec.tally)
+    )
+
+
+def readable_series(codec: Codec, rows: Iterable[Any]) -> list[Series]:
+    """What can be read of these rows."""
+    return _readable(
+        codec, rows, "series", "ticker", lambda row: to_series(codec.structure(row, wire.Series), codec.tally)
+    )
+
+
+def readable_incentives(codec: Codec, rows: Iterable[Any]) -> list[Incentive]:
+    """What can be read of these rows."""
+    return _readable(
+        codec,
+        rows,
+        "incentive",
+        "market_ticker",
+        lambda row: to_incentive(codec.structure(row, wire.Incentive)),
+    )
+
+
+T = TypeVar("T")
+
+
+def _readable(codec: Codec, rows: Iterable[Any], what: str, key: str, read: Callable[[Any], T]) -> list[T]:
+    found: list[T] = []
+    for row in rows:
         try:
-            found.append(to_market(codec.structure(item, wire.Market), codec.tally))
+            found.append(read(row))
         except ValueError as error:
-            name = str(item.get("ticker", "?")) if isinstance(item, dict) else "?"
-            codec.tally.skip(f"market {name}", str(error))
+            name = str(row.get(key, "?")) if isinstance(row, dict) else "?"
+            codec.tally.skip(f"{what} {name}", str(error))
     return found
 
 
@@ -78,6 +118,7 @@ def to_market(market: wire.Market, tally: Tally) -> Market:
         close_time=market.close_time,
         expected_expiration=market.expected_expiration_time,
         volume=market.volume_fp or Count(0),
+        volume_24h=market.volume_24h_fp or Count(0),
         yes_bid=_real_price(market.yes_bid_dollars),
         yes_ask=_real_price(market.yes_ask_dollars),
         settlement_value=value,
@@ -111,6 +152,19 @@ def to_series(series: wire.Series, tally: Tally) -> Series:
         title=series.title or "",
         fee_type=to_fee_type(series.fee_type, tally),
         fee_multiplier=_fraction(series.fee_multiplier),
+    )
+
+
+def to_incentive(program: wire.Incentive) -> Incentive:
+    """A program. Rewards come in centi-cents: hundredths of a cent."""
+    most = program.max_reward_per_account
+    return Incentive(
+        ticker=MarketTicker(program.market_ticker),
+        is_liquidity=program.incentive_type == "liquidity",
+        starts_at=program.start_date,
+        ends_at=program.end_date,
+        reward=Money(program.period_reward * CENTI_CENT),
+        most=None if most is None else Money(most * CENTI_CENT),
     )
 
 

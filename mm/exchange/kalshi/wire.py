@@ -37,6 +37,7 @@ class Market:
     expected_expiration_time: Micros | None = None
     fee_waiver_expiration_time: Micros | None = None
     volume_fp: Count | None = None
+    volume_24h_fp: Count | None = None
     yes_bid_dollars: Price | None = None
     yes_ask_dollars: Price | None = None
     settlement_value_dollars: Price | None = None
@@ -51,6 +52,18 @@ class Series:
     fee_type: str
     fee_multiplier: float
     title: str | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Incentive:
+    """A row of `/incentive_programs`; rewards in centi-cents."""
+
+    market_ticker: str
+    incentive_type: str
+    start_date: Micros
+    end_date: Micros
+    period_reward: int
+    max_reward_per_account: int | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -336,7 +349,7 @@ IGNORED: Final[dict[type, frozenset[str]]] = {
     Market: names(
         "market_type subtitle no_sub_title created_time updated_time expiration_time latest_expiration_time"
         " settlement_timer_seconds yes_bid_size_fp yes_ask_size_fp no_bid_dollars no_ask_dollars last_price_dollars"
-        " volume_24h_fp can_close_early open_interest_fp notional_value_dollars previous_yes_bid_dollars"
+        " can_close_early open_interest_fp notional_value_dollars previous_yes_bid_dollars"
         " previous_yes_ask_dollars previous_price_dollars settlement_ts settlement_bounds_type"
         " settlement_floor_dollars expiration_value occurrence_datetime"
         " early_close_condition strike_type floor_strike cap_strike functional_strike custom_strike rules_primary"
@@ -347,6 +360,7 @@ IGNORED: Final[dict[type, frozenset[str]]] = {
         "frequency category categories tags settlement_sources contract_url contract_terms_url product_metadata"
         " additional_prohibitions volume_fp last_updated_ts exchange_index"
     ),
+    Incentive: names("id market_id incentive_description paid_out discount_factor_bps target_size_fp"),
     Event: names(
         "series_ticker sub_title collateral_return_type category strike_date strike_period markets product_metadata"
         " settlement_sources last_updated_ts exchange_index available_on_brokers"

@@ -14,7 +14,7 @@ import trio
 
 from mm.domain.fees import FeeSchedule, FeeType
 from mm.domain.fill import Fill
-from mm.domain.market import Event, Market, Series
+from mm.domain.market import Event, Incentive, Market, Series
 from mm.domain.numbers import Count, Micros, Money, Price
 from mm.domain.order import GroupId, MarketTicker, OrderId, Side
 from mm.exchange.paper.account import PaperAccount
@@ -82,6 +82,20 @@ class PaperExchange:
     async def event(self, ticker: str) -> Event:
         """See the port."""
         return await self._live.event(ticker)
+
+    async def open_markets_page(
+        self, *, created_since: Micros | None = None, cursor: str | None = None
+    ) -> Page[Market]:
+        """See the port."""
+        return await self._live.open_markets_page(created_since=created_since, cursor=cursor)
+
+    async def all_series(self) -> list[Series]:
+        """See the port."""
+        return await self._live.all_series()
+
+    async def incentives_page(self, *, cursor: str | None = None) -> Page[Incentive]:
+        """See the port."""
+        return await self._live.incentives_page(cursor=cursor)
 
     async def markets(
         self,
