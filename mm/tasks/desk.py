@@ -205,14 +205,19 @@ class OrderDesk:
         return outcome
 
     async def decrease(self, order: Order, *, reduce_to: Count) -> Outcome:
-        """Lower what rests to `reduce_to`, or less if more was filled than we know; keeps the queue place.
+        """Lower what may still fill to `reduce_to`, or less if more was filled than is booked; keeps the queue place.
 
+        What is reported as filled and not booked yet counts as what may still fill, as it does against the limits.
         Sent as an amend of the total count, not as the venue's decrease, which names what remains: beside a fill that
         has not reached us that would leave more resting than we count.
         """
         order.apply(OrderEvent.AMEND_SENT)
         self.decreased += 1
-        total = Count(max(order.filled, order.reported_filled) + reduce_to)
+        total = Count(order.filled + reduce_to)
+        if (
+            total <= order.reported_filled
+        ):  # more is filled already than was to be left: as little as can rest
+            total = Count(min(order.count, order.reported_filled + reduce_to))
 
         def accepted(_: None) -> None:
             order.count = total

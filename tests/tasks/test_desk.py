@@ -307,7 +307,7 @@ async def test_a_decrease_beside_a_fill_that_has_not_come_leaves_what_we_count(
 
 
 async def test_a_reported_fill_counts_when_an_order_is_made_smaller(autojump_clock: MockClock) -> None:
-    """The report came, the fill not yet: what is asked for rests."""
+    """The report came, the fill not yet: with what rests it is what was asked for, as the limits count it."""
     rig = TaskRig()
     order = quote()
     await rig.desk.place(order)
@@ -315,7 +315,21 @@ async def test_a_reported_fill_counts_when_an_order_is_made_smaller(autojump_clo
     rig.exchange.fill(order.order_id, 300, tell=False)
     await rig.desk.decrease(order, reduce_to=Count(500))
 
-    assert rig.exchange.now_of(order.order_id).remaining == 500
+    assert rig.exchange.now_of(order.order_id).remaining == 200
+    assert order.at_risk == 500
+
+
+async def test_a_decrease_never_makes_an_order_larger(autojump_clock: MockClock) -> None:
+    """Nearly all of it is reported as filled and nothing of that is booked: what rests stays as it is, or less."""
+    rig = TaskRig()
+    order = quote()
+    await rig.desk.place(order)
+    assert order.order_id is not None
+    rig.exchange.fill(order.order_id, 800, tell=False)
+    await rig.desk.decrease(order, reduce_to=Count(700))
+
+    assert rig.exchange.now_of(order.order_id).remaining <= 200
+    assert order.count <= 1_000
 
 
 async def test_a_triggered_group_takes_its_orders_and_no_others(autojump_clock: MockClock) -> None:
