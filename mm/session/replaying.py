@@ -119,6 +119,8 @@ def _print(found: _Replay, sets: Sequence[str]) -> None:
         f"{player.decisions} decisions ({player.commands} commands) of {len(player.tickers)} markets, "
         f"{_span(player)}, {player.checkpoints} states compared\n"
     )
+    if player.frames or player.calls:
+        out(f"beside them {player.frames} raw frames and {player.calls} calls to the exchange, for reading\n")
     for text in _remarks(found):
         out(f"note: {text}\n")
     if found.damage:
@@ -187,6 +189,8 @@ def _as_json(found: _Replay) -> dict[str, Any]:
         "to": _time(player.last_at or None),
         "states_compared": player.checkpoints,
         "entries_missing": player.lost,
+        "frames": player.frames,
+        "calls": player.calls,
         "damage": found.damage,
         "notes": _remarks(found),
         "differences": [

@@ -18,6 +18,7 @@ import trio
 
 from mm.domain.errors import ConfigError, InvariantError, LedgerError, MMError
 from mm.domain.numbers import Count
+from mm.exchange.kalshi.options import Tap
 from mm.exchange.port import AuthError, RateLimits
 from mm.ledger import lock_data_folder, open_ledger
 from mm.session.channels import open_routes
@@ -34,6 +35,7 @@ from mm.tasks.alerts import AlertKind, Alerts, Severity, open_alerts
 from mm.tasks.daily import DailySummary
 from mm.tasks.ids import OrderIds, new_session
 from mm.tasks.incidents import Incidents
+from mm.tasks.noted_exchange import noted
 from mm.tasks.recorder import Recorder
 from mm.tasks.signals import run_signals
 
@@ -109,9 +111,12 @@ async def run_session(
                     settings,
                     surroundings,
                     force_paper=options.force_paper,
-                    tap=recorder.frames_came if recorder is not None else None,
+                    tap=_tap(recorder, incidents),
                 )
             )
+            if incidents is not None:
+                calls = noted(venue.exchange, incidents.decisions.journal, surroundings.clock)
+                venue = attrs.evolve(venue, exchange=calls)
             stack.enter_context(shown_to_people(venue, settings.data_dir))
             try:
                 await _run_on(
@@ -130,6 +135,13 @@ async def run_session(
         log.error("failed", error=str(exc), kind=type(exc).__name__, exc_info=None if _is_told(exc) else exc)
         _blame(summary, exc)
     return summary
+
+
+def _tap(recorder: Recorder | None, incidents: Incidents | None) -> Tap | None:
+    """Who is shown the socket's frames: the recording, else the journal of decisions, else nobody."""
+    if recorder is not None:
+        return recorder.frames_came
+    return incidents.decisions.journal.frames_came if incidents is not None else None
 
 
 def _is_told(exc: BaseException) -> bool:

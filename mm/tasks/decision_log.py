@@ -219,7 +219,7 @@ def _has_words(entry: Entry) -> bool:
         state = entry[3]["state"]
         last = state.get("last")
         return bool(state["holds"]["$m"] or state["exit_holds"]["$m"] or (last and last["reason"]))
-    return kind in ("holds", "raised")
+    return kind in ("holds", "raised", "call")
 
 
 def log_for_recording(

@@ -165,6 +165,7 @@ class Incidents:
             "session": self.session,
             "causes_left_out": self.left_out,
             "entries_lost": self.decisions.journal.lost,
+            "frames_lost": self.decisions.journal.frames_lost,
         }
         extra |= {"journal_ended_early": self.decisions.problem} if self.decisions.problem else {}
         self.left_out = 0

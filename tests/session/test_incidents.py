@@ -79,6 +79,9 @@ async def test_an_alert_leaves_a_bundle_that_decides_the_same_and_holds_no_secre
     assert code == SAME, out
     assert isinstance(found["decisions"], int)
     assert found["decisions"] > 100
+    for beside in ("frames", "calls"):
+        assert isinstance(found[beside], int)
+        assert found[beside] > 10
     assert len(found["markets"]) == len(summary_markets(bundle)) > 0  # type: ignore[arg-type]
     assert "warning: told with <redacted> and <redacted>" in out
     for name, text in texts(bundle).items():

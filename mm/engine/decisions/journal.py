@@ -6,7 +6,7 @@ inventory, holds, the room that the limits leave, `now`, and the decision. A mar
 whole state, so that any part of a journal that has one can be played again without what came before.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from operator import attrgetter
 from typing import Any, Final
 
@@ -25,6 +25,8 @@ from mm.engine.strategies.view import Context
 
 MAX_ENTRIES: Final = 200_000
 """That wait to be taken, over all markets (about 60 MB at worst)."""
+MAX_FRAME_BYTES: Final = 16 * 2**20
+"""Of raw frames that wait to be taken; what comes beyond is left out and counted."""
 MAX_BOOK_CHANGES: Final = 2_000
 """Of one book between two decisions; with more a checkpoint of the book is shorter."""
 
@@ -70,10 +72,13 @@ class DecisionJournal:
     """Counted up when what follows must stand by itself: every market begins with a checkpoint then."""
     lost: int = 0
     """Entries that were left out because nobody took them."""
+    frames_lost: int = 0
+    """Raw frames that were left out for the same reason."""
     problem: str = ""
     """Why it was switched off; empty while it was not, or because it was meant to be."""
     entries: list[Entry] = attrs.field(factory=list)
     _markets: int = 0
+    _frame_bytes: int = 0
 
     def number(self) -> int:
         """A number for a new market maker."""
@@ -90,9 +95,20 @@ class DecisionJournal:
             return
         self.entries.append(entry)
 
+    def frames_came(self, conn: int, messages: Sequence[str | bytes], now: Micros) -> None:
+        """Raw frames of the exchange's socket, for people who read an incident: replay does not need them."""
+        if not self.is_on:
+            return
+        size = sum(map(len, messages))
+        if self._frame_bytes + size > MAX_FRAME_BYTES:
+            self.frames_lost += len(messages)
+            return
+        self._frame_bytes += size
+        self.add(("frames", 0, now, conn, messages))
+
     def take(self, *, new_epoch: bool = False) -> list[Entry]:
         """Everything noted so far; with `new_epoch` what comes later can be played without it."""
-        taken, self.entries = self.entries, []
+        taken, self.entries, self._frame_bytes = self.entries, [], 0
         if new_epoch:
             self.epoch += 1
         return taken

@@ -38,7 +38,15 @@ class Encoder:
         if kind == "checkpoint":
             self._last.pop(number, None)
             self._asked.pop(number, None)
-        if kind in ("checkpoint", "inventory", "gap", "set", "context"):
+        if kind == "frames":
+            return [
+                "frames",
+                0,
+                entry[2],
+                entry[3],
+                [m if isinstance(m, str) else m.decode() for m in entry[4]],
+            ]
+        if kind in ("checkpoint", "inventory", "gap", "set", "context", "call"):
             return list(entry)  # plain already
         if kind == "raised":
             return ["raised", number, entry[2], self._questions(number, entry[3]), *entry[4:]]

@@ -104,6 +104,10 @@ class Player:
     """Commands and exits in the decisions played."""
     checkpoints: int = 0
     """Later checkpoints at which a state was compared."""
+    frames: int = 0
+    """Raw frames in the journal; not played."""
+    calls: int = 0
+    """Calls to the exchange in it; not played."""
     lost: int = 0
     """Entries that the journal says are missing."""
     unplayed: int = 0
@@ -118,7 +122,11 @@ class Player:
         """One entry. Raises `BadEntry`."""
         try:
             kind, number, *rest = entry
-            if kind == "gap":
+            if kind == "frames":
+                self.frames += len(rest[2])
+            elif kind == "call":
+                self.calls += 1
+            elif kind == "gap":
                 self.lost += int(rest[0])
                 self._markets.clear()
             elif kind == "checkpoint":
