@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: docs simulate simulate-mutants setup run paper test check contract-report bench-exchange twin-clients crash-test guarantee cancel-everywhere interleavings bench-journal fmt exchange lock clean bench-breadth bench-scheduler bench-memory
+.PHONY: bench bench-quick docs simulate simulate-mutants setup run paper test check contract-report bench-exchange twin-clients crash-test guarantee cancel-everywhere interleavings bench-journal fmt exchange lock clean bench-breadth bench-scheduler bench-memory
 
 setup: $(STAMP)
 
@@ -84,6 +84,12 @@ clean:
 bench-exchange: $(STAMP)  # what the embedded exchange carries, and what bounds it
 	@$(BIN)/python bench/exchange.py
 
+bench: $(STAMP)  # every claim of speed side by side, three rounds (ten minutes at most); writes bench/latest.json
+	@$(BIN)/python bench/run.py
+
+bench-quick: $(STAMP)  # the same in one short round (a minute at most)
+	@$(BIN)/python bench/run.py --quick
+
 bench-idle: $(STAMP)  # CPU and RSS of the bot over ten minutes, 16 games at speed 1
 	@$(BIN)/python bench/idle.py
 
@@ -105,3 +111,8 @@ bench-scheduler: $(STAMP)  # value-weighted staleness against first come, first 
 
 bench-memory: $(STAMP)  # RSS over eight hours of virtual time, 64 markets, five million messages (about 15 minutes)
 	@$(BIN)/python bench/memory.py
+
+MM_RECORDINGS ?= ../shared/data
+bench-backtest: $(STAMP)  # the back-test's speed and what bounds it, how true its queue is, and hftbacktest and nautilus-trader on the same events
+	@$(BIN)/python bench/backtest.py $(wildcard $(MM_RECORDINGS)/ws_btc15m_fulldepth/*.gz)
+	@$(BIN)/python bench/compared.py $(wildcard $(MM_RECORDINGS)/ws_btc15m_fulldepth/*.gz)

@@ -1,9 +1,9 @@
 """The back-test's loop beside hftbacktest and nautilus-trader: the same recorded events, events a second, what each models.
 
-    python bench/compared.py RECORDING... [--hftbacktest PYTHON] [--nautilus PYTHON] [--rounds 3]
+    python bench/compared.py [RECORDING...] [--environments FOLDER] [--rounds 3]
 
-Each library lives in an environment of its own (`make bench-backtest` makes them with pip); PYTHON is its interpreter. One
-without an interpreter is left out, and the reason is printed. Everybody quotes one bid and one ask of 10 contracts a cent
+Each library lives in an environment of its own under FOLDER, made with pip at the first run; where pip cannot install one,
+it is left out and pip's message printed. Without recordings: a made-up market. Everybody quotes one bid and one ask of 10 contracts a cent
 from the mid, at most every 300 ms, in one market at a time; what fills is each one's own model. So loops are compared, and
 how dear a decision is in each: not results.
 
@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import venv
 from pathlib import Path
 
 import attrs
@@ -32,11 +33,22 @@ from mm.research.options import BacktestOptions
 from mm.research.tape import COLUMNS, Kind, Tape, merge
 
 HERE = Path(__file__).parent
-OTHERS = {"hftbacktest": HERE / "compared_hftbacktest.py", "nautilus": HERE / "compared_nautilus.py"}
+OTHERS = {
+    "hftbacktest": HERE / "compared_hftbacktest.py",
+    "nautilus-trader": HERE / "compared_nautilus.py",
+}
 MM_MODELS = (
     "every market on one clock, live engine and desk (all risk rules, state table of orders, amend/cancel/IOC), queue place "
     "from depth with cancels and inferred trades, feed 20 ms + order 30 ms, exact fees, settlement"
 )
+
+
+def made_up() -> Tape:
+    """Where there are no recordings."""
+    sys.path.insert(0, str(HERE.parent / "tests" / "support"))
+    from tapes import wandering_tape
+
+    return wandering_tape(1, events=100_000, has_trades=False)
 
 
 def one_market(tape: Tape, place: int) -> Tape:
@@ -93,18 +105,37 @@ def theirs(python: str, script: Path, data: Path) -> tuple[float, str, str]:
     return found["seconds"], found["did"], found["models"]
 
 
+def interpreter(name: str, folder: Path) -> str:
+    """The Python of an environment with that package. Raises `RuntimeError` with pip's words."""
+    python = folder / name / "bin" / "python"
+    marker = folder / name / "installed"
+    if not marker.exists():
+        print(f"installing {name} into {folder / name}", file=sys.stderr)
+        venv.create(folder / name, with_pip=True, clear=True)
+        pip = [str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check", name]
+        done = subprocess.run(pip, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise RuntimeError(" / ".join(done.stderr.strip().splitlines()[-2:]))
+        marker.touch()
+    return str(python)
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("recordings", nargs="+", type=Path)
-    parser.add_argument("--hftbacktest", default="")
-    parser.add_argument("--nautilus", default="")
+    parser.add_argument("recordings", nargs="*", type=Path)
+    parser.add_argument("--environments", type=Path, default=Path(".venv-bench"))
     parser.add_argument("--rounds", type=int, default=3)
     asked = parser.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
-    tape = merge([read_recording(path) for path in asked.recordings])
+    tape = merge([read_recording(path) for path in asked.recordings]) if asked.recordings else made_up()
     alone = [one_market(tape, place) for place in range(len(tape.markets))]
-    pythons = {"hftbacktest": asked.hftbacktest, "nautilus": asked.nautilus}
+    pythons, why_not = {}, {}
+    for name in OTHERS:
+        try:
+            pythons[name] = interpreter(name, asked.environments)
+        except (OSError, RuntimeError, subprocess.SubprocessError) as error:
+            why_not[name] = str(error)
     best: dict[str, tuple[float, str, str]] = {}
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "events.json"
@@ -121,20 +152,17 @@ def main() -> None:
                 best.get("mm, books only", (1e9, "", "")), (took, "", "no decisions")
             )
             for name, python in pythons.items():
-                if not python or not Path(python).exists():
-                    continue
                 try:
                     found = theirs(python, OTHERS[name], data)
                 except RuntimeError as error:
-                    print(f"{name}: {error}", file=sys.stderr)
+                    why_not[name] = str(error)
                     continue
                 best[name] = min(best.get(name, (1e9, "", "")), found)
     print(f"{events:,} events of {len(tape.markets)} markets, CPU seconds, best of {asked.rounds}")
     for name, (took, did, models) in best.items():
         print(f"{name:16} {events / took:>12,.0f} events/s {took:8.2f} s   {did}\n{'':17}models: {models}")
-    for name, python in pythons.items():
-        if name not in best:
-            print(f"{name:16} not run: {python or 'no interpreter given'}")
+    for name, why in why_not.items():
+        print(f"{name:16} not run: {why}")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,8 @@
 | function | what it reads |
 |---|---|
 | `read_frames` | the exchange's socket, a frame a line with its time of receipt (`mm record`'s own, and two others) |
+| `read_bare_frames` | the same without a time of receipt: the exchange's own times stand in |
+| `read_trade_pages` | JSON pages of public trades, as the exchange's REST answers them |
 | `read_prints` | CSV of public prints, as `mm backtest --trades` takes |
 | `read_game_ticks` | JSON lines: `meta`, then polls of a game market's best prices with the state of the game |
 | `read_snapshots` | JSON lines of best prices in cents, several markets in turn |
@@ -16,7 +18,7 @@ prints: what fills there is a book that moves through a quote.
 """
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
@@ -25,14 +27,15 @@ import attrs
 import orjson
 
 from mm.domain.book import Level
+from mm.domain.fill import Trade, TradeId
 from mm.domain.grid import TickGrid, uniform_grid
-from mm.domain.numbers import CENT, DOLLAR, SECOND, Count, Micros, Price
+from mm.domain.numbers import CENT, DOLLAR, SECOND, Count, Micros, Price, parse_count, parse_price
 from mm.domain.order import MarketTicker, Side
 from mm.domain.tickers import parse_time, series_of
 from mm.engine.backtest.prints import in_order
 from mm.exchange.embedded.slate.recording import infer_grid
 from mm.research.columns import is_columns, read_columns
-from mm.research.frames import read_frames, read_parts
+from mm.research.frames import read_bare_frames, read_frames, read_parts
 from mm.research.lines import BadRecording, Lines, first_line
 from mm.research.tape import UNKNOWN_SIZE, BookSource, Kind, Tape, TapeMarket
 from mm.tasks.backtest import BadTradesFile, read_trades
@@ -126,6 +129,43 @@ def read_prints(path: Path) -> Tape:
         markets = read_trades(path)
     except BadTradesFile as error:
         raise BadRecordingText(str(error)) from error
+    return _of_prints(path, markets)
+
+
+def read_trade_pages(path: Path) -> Tape:
+    """Pages of `GET /markets/trades`, one JSON object a line: `trades`, each with ticker, price, count and taker side."""
+    lines = Lines(path)
+    markets: dict[MarketTicker, list[Trade]] = {}
+    left_out: list[str] = []
+
+    def take(page: dict[str, Any]) -> None:
+        for row in page["trades"]:
+            found = markets.setdefault(MarketTicker(row["ticker"]), [])
+            if row.get("is_block_trade"):
+                left_out.append("block trade")
+                continue
+            taker = {"yes": Side.BID, "no": Side.ASK}[row["taker_side"]]
+            trade = Trade(
+                trade_id=TradeId(row["trade_id"]),
+                ticker=MarketTicker(row["ticker"]),
+                price=parse_price(row["yes_price_dollars"]),
+                count=parse_count(row["count_fp"]),
+                taker_side=taker,
+                ts=parse_time(row["created_time"]),
+            )
+            found.append(trade)
+
+    lines.each(
+        lines.objects(), take, "trades with ticker, created_time, yes_price_dollars, count_fp, taker_side"
+    )
+    tape = _of_prints(path, markets)
+    for what in left_out:
+        tape.note(what)
+    return tape
+
+
+def _of_prints(path: Path, markets: Mapping[MarketTicker, list[Trade]]) -> Tape:
+    """A tape of prints, and of the book that they show."""
     tape = Tape(name=path.name)
     for ticker in sorted(markets):
         trades = in_order(markets[ticker])
@@ -257,8 +297,12 @@ def read_candles(path: Path) -> Tape:
 
     def game(line: dict[str, Any]) -> None:
         place = touches.place(line["game"]["ticker"])
+        before = 0
         for candle in line["candles"]:
             at = Micros(int(candle["ts"]) * SECOND)
+            if at <= before:
+                raise ValueError(f"a candle of {line['game']['ticker']} is not later than the one before it")
+            before = at
             touches.book(at, place, _level(candle["yb"]), _level(candle["ya"]))
         if line["candles"]:
             # A line is a whole game: nobody looked any longer.
@@ -281,6 +325,8 @@ def read_candles(path: Path) -> Tape:
 _JSON: Final[tuple[tuple[frozenset[str], Callable[[Path], Tape]], ...]] = (
     (frozenset({"recv_ns"}), read_frames),
     (frozenset({"received_ms"}), read_frames),
+    (frozenset({"type", "msg"}), read_bare_frames),
+    (frozenset({"trades"}), read_trade_pages),
     (frozenset({"meta"}), read_game_ticks),
     (frozenset({"game", "candles"}), read_candles),
     (frozenset({"captured_at", "yes_bids"}), read_depth),

@@ -242,3 +242,30 @@ def read_parts(paths: Sequence[Path], name: str) -> Tape:
         if lines.is_torn:
             frames.tape.note("torn end")
     return frames.finish()
+
+
+def read_bare_frames(path: Path) -> Tape:
+    """Frames as they came off the socket, without a time of receipt: the exchange's own times stand in.
+
+    What comes before the first frame with a time (subscriptions, the snapshot) is taken to be of that moment. Raises
+    `BadRecording`.
+    """
+    lines = Lines(path)
+    frames = _Frames(lines, Tape(name=path.name))
+    early: list[dict[str, Any]] = []
+    now: int | None = None
+
+    def take(frame: dict[str, Any]) -> None:
+        nonlocal now
+        msg = frame.get("msg")
+        told = msg.get("ts_ms") if isinstance(msg, dict) else None
+        if told is None and now is None:
+            early.append(frame)
+            return
+        now = told if told is not None else now
+        for one in (*early, frame):
+            frames.take({"received_ms": now, "frame": one})
+        early.clear()
+
+    lines.each(lines.objects(), take, "frames of the exchange's socket with ts_ms")
+    return frames.finish()

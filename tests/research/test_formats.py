@@ -59,6 +59,9 @@ def fold(tape: Tape) -> list[OrderBook]:
         ("ws_btc15m_fulldepth/20260513T202034Z.jsonl.gz", BookSource.DEPTH, 2),
         ("ws_mlb_wnba_verbatim/ws_orderbook_stream.jsonl.gz", BookSource.DEPTH, 12),
         ("trade_prints_nov2025/KXATPMATCH-25NOV09ALCDE-DE.csv.gz", BookSource.PRINTS, 1),
+        ("rest_ws_demo_jun2026/ws__orderbook_trade_noleg.jsonl", BookSource.DEPTH, 1),
+        ("rest_ws_demo_jun2026/ws__orderbook_trade_yes.jsonl", BookSource.DEPTH, 1),
+        ("rest_ws_demo_jun2026/trades__public_recorded.json", BookSource.PRINTS, 1),
         ("nba_wnba_top_of_book/20260523_NYK_CLE.jsonl.gz", BookSource.TOUCH, 1),
         ("worldcup_top_of_book/snapshots_spain_austria.jsonl.gz", BookSource.TOUCH, 2),
         ("cbb_spread_top_of_book/uconn_sju_20260207.csv", BookSource.TOUCH, 11),
@@ -137,6 +140,19 @@ def test_damage_is_told_with_file_and_line(tmp_path: Path) -> None:
     assert "line 3: it is 300 s older" in refused(
         tmp_path, quotes + "2026-01-01T00:10:00Z,A-B,0.5,0.6\n2026-01-01T00:05:00Z,A-B,0.5,0.6\n", "q.csv"
     )
+
+
+def test_days_joined_the_wrong_way_round_are_told_with_their_line(tmp_path: Path) -> None:
+    """Two days in one file, the later first: in frames, in quotes, in candles."""
+    day = 86_400
+    frames = [SNAPSHOT, delta(2, at=day), SNAPSHOT.replace('"seq":1,', '"seq":3,'), ""]
+    assert "line 3: its time is 86400.0 s before the line above" in refused(tmp_path, "\n".join(frames))
+    quotes = "timestamp,ticker,yes_bid,yes_ask\n"
+    rows = "2026-01-02T00:00:00Z,A-B,0.5,0.6\n2026-01-01T00:00:00Z,A-B,0.5,0.6\n"
+    assert "line 3: it is 86400 s older" in refused(tmp_path, quotes + rows, "q.csv")
+    candles = ",".join(f'{{"ts":{ts},"yb":0.5,"ya":0.6}}' for ts in (1_790_086_400, 1_790_000_000))
+    game = f'{{"game":{{"ticker":"KXNBAGAME-26OCT12AAABBB-AAA"}},"candles":[{candles}]}}\n'
+    assert "line 1: a candle of KXNBAGAME-26OCT12AAABBB-AAA is not later" in refused(tmp_path, game)
 
 
 def test_a_gap_makes_the_book_unknown_until_its_snapshot(tmp_path: Path) -> None:
