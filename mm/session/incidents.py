@@ -8,6 +8,7 @@ from importlib import metadata
 from typing import Any, Final
 
 import mm
+from mm.domain.errors import ConfigError
 from mm.domain.numbers import SECOND, Micros
 from mm.domain.tickers import to_datetime
 from mm.ledger import Runner
@@ -52,6 +53,8 @@ async def incidents_if_wanted(
     failure = ""
     try:
         yield incidents
+    except ConfigError:
+        raise  # found before anything was decided, and told where it belongs
     except Exception as exc:
         failure = f"{type(exc).__name__}: {exc}"
         raise

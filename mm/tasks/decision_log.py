@@ -30,8 +30,8 @@ log = structlog.get_logger(__name__)
 
 FORMAT: Final = "mm-decisions/1"
 FLUSH_EVERY_S: Final = 1.0
-SLICE: Final = 100
-"""Entries that are encoded at a stretch: about a millisecond."""
+SLICE: Final = 64 * 2**10
+"""Bytes of lines that are encoded at a stretch: a millisecond or two."""
 LEVEL: Final = 3
 SEGMENT: Final = "decisions-{:06d}.jsonl.gz"
 PATTERN: Final = "decisions-*.jsonl.gz"
@@ -175,9 +175,13 @@ class DecisionLog:
     async def _write(self, end_segment: bool) -> None:
         taken = self.journal.take(new_epoch=end_segment)
         lines: list[bytes] = []
-        for start in range(0, len(taken), SLICE):
-            lines += map(self._line, taken[start : start + SLICE])
-            await trio.lowlevel.checkpoint()
+        stretch = 0
+        for entry in taken:
+            lines.append(self._line(entry))
+            stretch += len(lines[-1])
+            if stretch >= SLICE:
+                stretch = 0
+                await trio.lowlevel.checkpoint()
         self.entries += len(taken)
         now = self.clock()
 

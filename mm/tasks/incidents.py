@@ -73,7 +73,9 @@ class Bundles:
         for path in segments:
             _link(path, part / path.name)
             rows.append({"name": path.name, "bytes": (part / path.name).stat().st_size})
-        (part / LOG_NAME).write_text(self.scrub(_tail(self.log_file)), encoding="utf-8")
+        # By lines: in one piece it would keep the interpreter, and with it the event loop, for tens of milliseconds.
+        lines = map(self.scrub, _tail(self.log_file).splitlines(keepends=True))
+        (part / LOG_NAME).write_text("".join(lines), encoding="utf-8")
         manifest = {
             "format": BUNDLE_FORMAT,
             "made": format_time(now),
