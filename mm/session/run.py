@@ -18,9 +18,10 @@ import trio
 
 from mm.domain.errors import ConfigError, InvariantError, LedgerError, MMError
 from mm.domain.numbers import Count
+from mm.domain.tickers import format_time
 from mm.exchange.kalshi.options import Tap
 from mm.exchange.port import AuthError, RateLimits
-from mm.ledger import lock_data_folder, open_ledger
+from mm.ledger import Ledger, lock_data_folder, open_ledger
 from mm.session.channels import open_routes
 from mm.session.incidents import incidents_if_wanted
 from mm.session.leaving import sweep_without_books
@@ -191,6 +192,7 @@ async def _run_on(
             book=ledger,
         ) as alerts,
     ):
+        await _tell_of_a_death(ledger, alerts)
         ledger.record_session_start()
         trading: Trading | None = None
         service = surroundings.service
@@ -291,6 +293,18 @@ def _reload(
             service.ready("settings reloaded")
 
     return reload
+
+
+async def _tell_of_a_death(ledger: Ledger, alerts: Alerts) -> None:
+    """The run before could not say that it was killed, and its guardian only where it has a way to."""
+    for earlier in await ledger.sessions(limit=1):
+        if earlier.ended_at is None:
+            began = format_time(earlier.started_at)[:19]
+            alerts.error(
+                "died",
+                f"the run before, begun {began}Z, died without a word (killed, out of memory, power): its guardian or "
+                "this start's sweep took its orders off",
+            )
 
 
 async def _end_after(minutes: float, stop: Stop) -> None:
