@@ -161,3 +161,52 @@ def sweep(
             scheduler=scheduler,
         )
     )
+
+
+def evaluate(
+    strategy: str,
+    *,
+    trades: list[Path] | None = None,
+    set: list[str] | None = None,  # noqa: A002 - the option's name
+) -> int:
+    """Put a strategy through gates 0 and 1 on recorded prints; exit code 0: both passed, 3: one failed.
+
+    Gate 0 asks whether the back-test is honest with it, gate 1 whether it does better on old prints than the inherited
+    rules. The result is kept under MM_DATA_DIR/evaluations; `mm report` shows it beside the live figures.
+
+    Args:
+        strategy: hybrid, slow-wide-small, avellaneda-stoikov, join, or a class of your own (docs/strategies.md).
+        trades: CSV files of prints, plain or gzip, instead of those under MM_RECORDINGS.
+        set: NAME=VALUE, a parameter of the strategy or of the trading rules; may be repeated.
+    """
+    from mm.research.evaluate import run_evaluate
+
+    return run_evaluate(strategy, trades=trades or [], sets=set or [])
+
+
+def strategies_table(
+    *,
+    out: Path = Path("build/arena.jsonl"),
+    nights: int = 25,
+    jobs: int = 2,
+    variants: str = "hybrid,hybrid+guard,slow-wide-small,avellaneda-stoikov,join",
+    play: bool = True,
+) -> int:
+    """Play strategies against the embedded exchange's games on the same seeds, and print the table.
+
+    Nights that are in the file already are not played again, so an interrupted run goes on where it was.
+
+    Args:
+        out: One line of JSON for each night and variant.
+        nights: Eight games each, half an hour around one of their goals.
+        jobs: Processes.
+        variants: Strategies, comma separated; with +guard the goal guard is on, with @late makers learn of goals last.
+        play: Play what is missing; --no-play only prints the table of what is there.
+    """
+    from mm.research.arena.run import read_done, run_nights
+    from mm.research.arena.table import table
+
+    names = [name.strip() for name in variants.split(",") if name.strip()]
+    entries = run_nights(names, nights, out, jobs=jobs) if play else read_done(out)
+    print(table(entries, names))
+    return 0

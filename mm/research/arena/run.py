@@ -1,5 +1,6 @@
 """Many nights in several processes, one line of JSON a night and variant; what is done already is not done again."""
 
+import gc
 import json
 import logging
 import multiprocessing
@@ -63,7 +64,8 @@ def play(task: tuple[int, str]) -> dict[str, Any]:
 
 def _quiet(niceness: int) -> None:
     os.nice(niceness)
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL + 1))
+    gc.set_threshold(200_000, 50, 50)
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
 
 
 def read_done(path: Path) -> list[dict[str, Any]]:

@@ -254,10 +254,10 @@ class Night:
         self._finish_read()
         while True:
             due = self.slate.agenda.next_due
-            moment: int = min(due if due is not None else end, self._heap[0][0] if self._heap else end)
-            if moment >= end:
+            due_at = min(due if due is not None else end, self._heap[0][0] if self._heap else end)
+            if due_at >= end:
                 break
-            self.now = Micros(max(self.now, moment))
+            self.now = Micros(max(self.now, due_at))
             self._driver.now = self.now
             # A goal is noted before the traders hear of it.
             while self._heap and self._heap[0][0] <= self.now:
@@ -405,6 +405,10 @@ class Night:
 
     def _finish_read(self) -> None:
         floor = self.floor
+        if floor.unseen:
+            if floor.is_tight:
+                floor.dirty.update(floor.unseen)
+            floor.unseen.clear()
         if self.keeper is not None:
             self.keeper.look(self.now)
             due = self.keeper.wake_at
