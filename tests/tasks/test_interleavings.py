@@ -8,7 +8,8 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from interleavings import DEPTH, VARIANTS, all_numbers, play_numbers, play_one, shown
+from every_interleaving import all_numbers, play_numbers, play_one, shown
+from interleavings import DEPTH, VARIANTS
 from mm.domain.fill import Fill
 from mm.domain.numbers import Count
 from mm.domain.order import Order, OrderEvent, OrderState
@@ -82,7 +83,7 @@ async def resolve_never(self: Resolver, order: Order) -> None:
 MUTANTS: list[tuple[type, str, Any, str, str]] = [
     (Resolver, "_send_again", forget_the_id, "stay-told:LTAE", "two orders rest"),
     (Resolver, "_waited_s", give_up_at_once, "stay-told:LTRTAE", "two orders rest"),
-    (Resolver, "resolve", resolve_never, "go-silent:LE", "stuck"),
+    (Resolver, "resolve", resolve_never, "go-silent:LE", "UNKNOWN for 10"),
     (Positions, "apply", socket_fills_only, "stay-silent:AF", "stuck"),
     (OrderDesk, "_lost", believe_the_loss, "stay-silent:LE", "1000 may be held"),
     (Order, "at_risk", property(unknown_counts_nothing), "stay-silent:LE", "1000 may be held"),
