@@ -82,7 +82,7 @@ clean:
 	rm -rf $(VENV) build
 
 strategies-table: $(STAMP)  # strategies on the same 200 simulated games (half an hour on two idle cores; goes on where it was)
-	nice -n 10 .venv/bin/python -m mm strategies-table
+	@nice -n 10 $(BIN)/python -m mm strategies-table
 
 bench-exchange: $(STAMP)  # what the embedded exchange carries, and what bounds it
 	@$(BIN)/python bench/exchange.py

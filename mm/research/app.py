@@ -1,5 +1,6 @@
 """The research commands as the command line shows them. What they need is imported when they run."""
 
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -208,5 +209,5 @@ def strategies_table(
 
     names = [name.strip() for name in variants.split(",") if name.strip()]
     entries = run_nights(names, nights, out, jobs=jobs) if play else read_done(out)
-    print(table(entries, names))
+    sys.stdout.write(table(entries, names) + "\n")
     return 0
