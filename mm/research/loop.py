@@ -85,6 +85,7 @@ class Backtest:
         )
         self.floor.is_feed_up = True
         self.desk = self.floor.desk = make_desk(self.core, self._clock, self._order_changed)
+        self.desk.check = self.floor.exposure.refuse  # as the session does
         self.errands = Errands(
             desk=self.desk,
             agenda=self.agenda,

@@ -155,6 +155,7 @@ async def play_live(tape: Tape, parameters: StrategyParameters) -> list[Line]:
     writes = WriteBudget(limits, virtual_clock, 0.0)
     desk = OrderDesk(exchange, Records(), writes, virtual_clock, floor.order_changed)
     floor.desk = desk
+    desk.check = floor.exposure.refuse
     fence = Fence(exchange, Records(), writes, 10**6)
 
     async def nothing() -> None: ...
