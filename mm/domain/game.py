@@ -35,8 +35,8 @@ class GameState:
     """A goalie has left the ice (where the venue tells it)."""
     starts_at: Micros | None = None
     """The scheduled start."""
-    seen_at: Micros
-    """When we read it. The scoreboard itself is seconds older."""
+    seen_at: Micros = Micros(0)
+    """When we read it, set by whoever does. The scoreboard itself is seconds older."""
 
     @property
     def score(self) -> tuple[int, int]:

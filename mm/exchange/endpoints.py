@@ -13,6 +13,7 @@ Endpoint = tuple[str, str]
 
 SERIES: Final[Endpoint] = ("GET", "/series/:id")
 EVENT: Final[Endpoint] = ("GET", "/events/:id")
+EVENT_LIVE_DATA: Final[Endpoint] = ("GET", "/live_data/events/:id")
 SERIES_LIST: Final[Endpoint] = ("GET", "/series")
 INCENTIVES: Final[Endpoint] = ("GET", "/incentive_programs")
 MARKETS: Final[Endpoint] = ("GET", "/markets")
@@ -40,6 +41,7 @@ DELETE_GROUP: Final[Endpoint] = ("DELETE", "/portfolio/order_groups/:id")
 CALLS: Final[dict[str, tuple[Endpoint, ...]]] = {
     "series": (SERIES,),
     "event": (EVENT,),
+    "game": (EVENT_LIVE_DATA,),
     "markets": (MARKETS,),
     "open_markets_page": (MARKETS,),
     "all_series": (SERIES_LIST,),

@@ -16,6 +16,7 @@ import attrs
 
 from mm.domain.errors import MMError
 from mm.domain.fill import Fill, Trade
+from mm.domain.game import GameState
 from mm.domain.grid import TickGrid
 from mm.domain.market import Event, Incentive, Market, Series
 from mm.domain.numbers import Count, Micros, Money, Price
@@ -394,6 +395,9 @@ class Exchange(Protocol):
 
     async def event(self, ticker: str) -> Event:
         """One event, with its fee overrides."""
+
+    async def game(self, event_ticker: str) -> GameState | None:
+        """The scoreboard of an event's game; None where the venue has none, or tells nothing that we know."""
 
     async def markets(
         self,

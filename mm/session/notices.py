@@ -68,6 +68,10 @@ class Notices:
         severity = Severity.CRITICAL if trigger.is_latched else Severity.WARNING
         self.alerts.risk(f"guard {trigger.measure.name}", f"{text}{resume}", severity=severity)
 
+    def goal_guarded(self, game: str, reason: str) -> None:
+        """A game's quotes were pulled for what looks like a goal, or for the part of the game it is in."""
+        self.alerts.risk(f"goal guard {game}", f"{game}: all quotes pulled: {reason}", severity=Severity.INFO)
+
     def of_reconciler(self) -> Listeners:
         """What the reconciler finds."""
         return Listeners(

@@ -15,6 +15,7 @@ from platformdirs import user_data_path
 from mm.domain.errors import ConfigError
 from mm.engine.parameters import PARAMETERS, StrategyParameters, build_parameters
 from mm.engine.strategies.registry import StrategyTable
+from mm.settings.sports import load_sports
 from mm.settings.strategies import load_strategies
 from mm.settings.table import SETTINGS, Environment, Secret, is_key_text
 
@@ -183,6 +184,11 @@ def _check_together(settings: Settings, bad: Collection[str], *, has_loss_limit:
         settings.strategies  # noqa: B018 - built to be checked
     except ConfigError as exc:
         problems += exc.problems
+    if settings["GOAL_GUARD"] == "on":
+        try:
+            load_sports()
+        except ConfigError as exc:
+            problems += exc.problems
     live = settings.environment is Environment.PROD and settings["LIVE_TRADING_ENABLED"]
     if live and not has_loss_limit:
         problems.append("DAILY_LOSS_LIMIT is not set: live trading on prod needs one (dollars above 0)")

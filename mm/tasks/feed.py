@@ -17,6 +17,7 @@ from mm.domain.numbers import Count, Micros, Price
 from mm.domain.order import GroupId, MarketTicker, Side
 from mm.exchange.port import Feed, MarketEvent, MarketEventKind, OrderReport
 from mm.tasks.floor import Floor
+from mm.tasks.goals import GoalKeeper
 
 log = structlog.get_logger(__name__)
 
@@ -34,6 +35,8 @@ class FeedHandler:
     on_market: Callable[[MarketEvent], None] = lambda event: None
     """Lifecycle of any market, for discovery and settlement."""
     on_fenced: Callable[[GroupId], None] = lambda group_id: None
+    goals: GoalKeeper | None = None
+    """Told of every change and print, and asked before decisions are made."""
     trades: int = 0
     deltas: int = 0
 
@@ -83,6 +86,8 @@ class FeedHandler:
         book.apply_delta(side, price, change)
         if ticker not in floor.dirty:
             floor.level_changed(ticker, side, price, change, before)
+        if self.goals is not None:
+            self.goals.on_change(ticker, side, price, change, floor.clock())
 
     def on_out_of_sync(self, tickers: Sequence[MarketTicker], why: str) -> None:
         """These books wait for a new snapshot; their quotes go."""
@@ -100,6 +105,8 @@ class FeedHandler:
             self.trades += 1
             maker.on_trade(trade)
             self.floor.mark(trade.ticker)
+            if self.goals is not None:
+                self.goals.on_trade(trade, self.floor.clock())
 
     def on_fill(self, fill: Fill) -> None:
         """One of our fills: counts at once, then goes to the ledger."""
@@ -126,6 +133,8 @@ class FeedHandler:
     def on_read_end(self, now: Micros) -> None:
         """Decide once for everything that this read changed."""
         self.floor.last_frame_at = now
+        if self.goals is not None:
+            self.goals.look(now)
         self.floor.decide_dirty(now)
 
     def _follow(self, event: MarketEvent) -> None:

@@ -9,6 +9,7 @@ from typing import Final
 
 import attrs
 import structlog
+import trio
 
 from mm.domain.fill import Trade
 from mm.domain.game import GameState
@@ -17,10 +18,16 @@ from mm.domain.order import MarketTicker, Side
 from mm.domain.tickers import event_of, series_of
 from mm.engine.goals.guard import CLEAR, GoalGuard, Verdict, value_at_risk
 from mm.engine.goals.sport import Sport
+from mm.exchange import endpoints
+from mm.exchange.port import AuthError, Exchange, ExchangeError
+from mm.tasks.budget import ReadBudget
 from mm.tasks.floor import Floor
 
 log = structlog.get_logger(__name__)
 
+POLL_S: Final = 5.0
+"""Between two looks at the scoreboards."""
+TICK_S: Final = 0.25
 CAUSE: Final = "goal"
 """Under which the makers are held."""
 
@@ -139,3 +146,55 @@ class GoalKeeper:
         twice_mid = book.twice_mid if book is not None and book.is_synced else None
         mid = None if twice_mid is None else Price(round_half_up_div(twice_mid, 2))
         return value_at_risk(self.floor.orders(ticker), mid)
+
+
+@attrs.define(eq=False, kw_only=True)
+class Scoreboard:
+    """Polls the venue's live data of every guarded game, and looks again when a verdict comes due by time alone."""
+
+    keeper: GoalKeeper
+    exchange: Exchange
+    reads: ReadBudget
+    clock: Callable[[], Micros]
+    on_problem: Callable[[str, ExchangeError], None] = lambda what, exc: None
+    problems: int = 0
+
+    async def run(self) -> None:
+        """Poll for ever; a game without a scoreboard is asked again. Raises `AuthError`. Leaves nothing behind."""
+        while True:
+            for event, ticker in self._events().items():
+                await self._ask(event, ticker)
+            await trio.sleep(POLL_S)
+
+    async def watch_time(self) -> None:
+        """Steps back come by time: look when one is due."""
+        while True:
+            due = self.keeper.wake_at
+            now = self.clock()
+            if due is not None and due <= now:
+                self.keeper.look(now)
+                self.keeper.floor.decide_dirty(now)
+            await trio.sleep(TICK_S)
+
+    def _events(self) -> dict[str, MarketTicker]:
+        found: dict[str, MarketTicker] = {}
+        for ticker in self.keeper.floor.makers:
+            if self.keeper.guard_of(ticker) is not None:
+                found.setdefault(event_of(ticker), ticker)
+        return found
+
+    async def _ask(self, event: str, ticker: MarketTicker) -> None:
+        await self.reads.take(self.reads.limits.cost(*endpoints.EVENT_LIVE_DATA))
+        try:
+            state = await self.exchange.game(event)
+        except AuthError:
+            raise
+        except ExchangeError as exc:
+            self.problems += 1
+            self.on_problem("live data", exc)
+            return
+        if state is not None and ticker in self.keeper.floor.makers:
+            now = self.clock()
+            self.keeper.on_game(ticker, attrs.evolve(state, seen_at=now), now)
+            self.keeper.look(now)
+            self.keeper.floor.decide_dirty(now)

@@ -15,6 +15,7 @@ import attrs
 import trio
 
 from mm.domain.fill import Fill, Liquidity, TradeId
+from mm.domain.game import GameState
 from mm.domain.market import Event, Incentive, Market, Series
 from mm.domain.numbers import DOLLAR, SECOND, Count, Micros, Money, Price
 from mm.domain.order import ClientOrderId, GroupId, MarketTicker, OrderId, Side, TimeInForce
@@ -150,6 +151,8 @@ class FakeExchange:
     newborn: set[MarketTicker] = attrs.field(factory=set)
     """Markets that a listing of new ones shows."""
     incentives: list[Incentive] = attrs.field(factory=list)
+    games: dict[str, GameState] = attrs.field(factory=dict)
+    """Event -> its scoreboard."""
     exclusive: set[str] = attrs.field(factory=set)
     """Events of which one market at most pays."""
     others: dict[tuple[MarketTicker, Side], list[tuple[Price, Count]]] = attrs.field(factory=dict)
@@ -235,6 +238,10 @@ class FakeExchange:
         """Any event exists, without overrides."""
         found = Event(ticker=ticker, is_mutually_exclusive=ticker in self.exclusive)
         return await self._call("event", ticker, lambda: found)
+
+    async def game(self, event_ticker: str) -> GameState | None:
+        """No event has a scoreboard, save those in `games`."""
+        return await self._call("game", event_ticker, lambda: self.games.get(event_ticker))
 
     async def markets(
         self,

@@ -16,11 +16,13 @@ import structlog
 import trio
 
 from mm.domain.fill import Fill
+from mm.domain.game import GameState
 from mm.domain.market import Event, Incentive, Market, Series
 from mm.domain.numbers import SECOND, Count, Micros, Price
 from mm.domain.order import GroupId, MarketTicker, OrderId, Side
 from mm.exchange import endpoints as at
 from mm.exchange.kalshi import codec, wire
+from mm.exchange.kalshi.games import to_game
 from mm.exchange.kalshi.http import HttpClient, WarmHttp
 from mm.exchange.kalshi.options import Clock, Connect, KalshiOptions, Randomness, Tap
 from mm.exchange.kalshi.presign import ReadySignatures, Runner, Work
@@ -99,6 +101,14 @@ class KalshiExchange:
         return self._understood(
             at.EVENT, lambda: codec.to_event(self._codec.one(body, "event", wire.Event), self._codec.tally)
         )
+
+    async def game(self, event_ticker: str) -> GameState | None:
+        """See the port."""
+        try:
+            body = await self._rest.read(at.EVENT_LIVE_DATA, event_ticker)
+        except NotRestingHere:
+            return None
+        return self._understood(at.EVENT_LIVE_DATA, lambda: to_game(body))
 
     async def markets(
         self,
@@ -275,7 +285,6 @@ class KalshiExchange:
         )
         placed = self._answered(at.PLACE, lambda: self._codec.structure(body, wire.Placed))
         if placed.remaining_count:
-            self._rest.expect(at.CANCEL, placed.order_id)
             self._rest.expect(at.AMEND, placed.order_id)
         return PlaceAck(
             order_id=OrderId(placed.order_id), filled=placed.fill_count, remaining=placed.remaining_count
@@ -308,13 +317,29 @@ class KalshiExchange:
         )
 
     async def cancel(self, ref: OrderRef) -> Count:
-        """See the port."""
+        """See the port. Sent as a batch of one where that path's signature is ready: same price, no time to sign.
+
+        Batches bill the bucket of shard 0, so only there.
+        """
+        if ref.exchange_index == 0 and self._rest.is_ready(at.CANCEL_BATCH):
+            return await self._cancel_in_batch(ref)
         query = codec.cancel_item(ref, self._subaccount)
         del query["order_id"]
         body = await self._rest.write(at.CANCEL, ref.order_id, params=query)
-        self._rest.forget(at.CANCEL, ref.order_id)
         self._rest.forget(at.AMEND, ref.order_id)
         return self._answered(at.CANCEL, lambda: self._codec.structure(body, wire.Cancelled).reduced_by)
+
+    async def _cancel_in_batch(self, ref: OrderRef) -> Count:
+        item = codec.cancel_item(ref, self._subaccount)
+        body = await self._rest.write(at.CANCEL_BATCH, body={"orders": [item]})
+        results = self._answered(at.CANCEL_BATCH, lambda: self._codec.many(body, "orders", wire.BatchItem))
+        if len(results) != 1:
+            raise OutcomeUnknown(f"{len(results)} results for one order", endpoint=" ".join(at.CANCEL_BATCH))
+        if (error := _batch_result(results[0])) is not None:
+            raise error
+        self._rest.forget(at.AMEND, ref.order_id)
+        assert results[0].reduced_by is not None  # `_batch_result` has looked
+        return results[0].reduced_by
 
     async def cancel_batch(self, refs: Sequence[OrderRef]) -> list[ExchangeError | None]:
         """See the port. The whole batch must fit into the write bucket, else it is refused whole (429)."""
@@ -357,6 +382,8 @@ class KalshiExchange:
 
     async def keep_ready(self) -> NoReturn:
         """See the port: warm connections, and signatures made ahead."""
+        self._rest.keep(at.PLACE)
+        self._rest.keep(at.CANCEL_BATCH)
         async with trio.open_nursery() as nursery:
             if isinstance(self._rest.http, WarmHttp):
                 nursery.start_soon(self._rest.http.keep_warm)
@@ -364,7 +391,6 @@ class KalshiExchange:
 
     def expect(self, ref: OrderRef) -> None:
         """See the port."""
-        self._rest.expect(at.CANCEL, ref.order_id)
         self._rest.expect(at.AMEND, ref.order_id)
 
     # feed

@@ -14,6 +14,7 @@ import trio
 
 from mm.domain.fees import FeeSchedule, FeeType
 from mm.domain.fill import Fill
+from mm.domain.game import GameState
 from mm.domain.market import Event, Incentive, Market, Series
 from mm.domain.numbers import Count, Micros, Money, Price
 from mm.domain.order import GroupId, MarketTicker, OrderId, Side
@@ -82,6 +83,10 @@ class PaperExchange:
     async def event(self, ticker: str) -> Event:
         """See the port."""
         return await self._live.event(ticker)
+
+    async def game(self, event_ticker: str) -> GameState | None:
+        """See the port."""
+        return await self._live.game(event_ticker)
 
     async def open_markets_page(
         self, *, created_since: Micros | None = None, cursor: str | None = None
