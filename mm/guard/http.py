@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from mm.guard.protocol import Address
 
-_CHUNK: Final = 65_536
+_CHUNK: Final = 16_384
 _LONGEST_HEAD: Final = 65_536
 _LONGEST_BODY: Final = 32 * 1024 * 1024
 _DNS_S: Final = 1.5

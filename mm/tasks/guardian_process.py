@@ -112,7 +112,7 @@ def _start(command: GuardianCommand) -> "subprocess.Popen[bytes]":
     package_parent = str(Path(mm.__file__).resolve().parent.parent)
     environment = {name: os.environ[name] for name in _HANDED_ON if name in os.environ}
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [package_parent, os.environ.get("PYTHONPATH")]))
-    environment["MALLOC_ARENA_MAX"] = "2"  # its threads need no heaps of their own
+    environment["MALLOC_ARENA_MAX"] = "1"  # its threads share one heap
     arguments = [sys.executable, "-P", "-m", "mm", "guard"]
     log = subprocess.DEVNULL
     opened = -1
