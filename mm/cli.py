@@ -329,6 +329,7 @@ def simulate(
     json: Path | None = None,
     twice: int = 0,
     shrink: bool = True,
+    era: int | None = None,
     crash_everywhere: str | None = None,
     every: int = 1,
     offset: int = 0,
@@ -345,6 +346,7 @@ def simulate(
         json: Write the results to this file; an unfinished one of the same code is gone on from.
         twice: Run the first so many seeds a second time and compare the traces' hashes.
         shrink: Find the fewest faults that still make a failing seed fail.
+        era: 1 plays the worlds as they were before guardians were part of them; docs/simulation.md names such seeds.
         crash_everywhere: A seed, or A-B: kill the bot at every step and every commit of that life, one world for each.
         every: With --crash-everywhere: only every K-th step (and all commits).
         offset: With --every: begin with step N + 1.
@@ -361,6 +363,7 @@ def simulate(
         json=json,
         twice=twice,
         shrink=shrink,
+        era=era,
         crash_everywhere=crash_everywhere,
         every=every,
         offset=offset,

@@ -51,6 +51,12 @@ class Watch:
     orders: int = 0
     fills: int = 0
     events: int = 0
+    guarded: int = 0
+    """Deaths and freezes of the bot after which its guardian had taken everything off in time."""
+    expired: int = 0
+    """Deaths that were watched until the time to live of the quotes was over."""
+    blind: int = 0
+    """Looks at a bot that had been blind for so long that nothing of it may rest."""
     on_quote: Callable[[OrderRecord], None] = lambda order: None
     """Told of each fresh quote of the bot: the hunter listens."""
     _server: ExchangeServer | None = None
@@ -268,10 +274,14 @@ class Watch:
                 found.append(ticker)
         return found
 
+    def resting_under(self, prefix: str) -> list[str]:
+        """What rests of one session."""
+        names = [order.client_order_id or "" for order in self.user.resting.values()]
+        return [name for name in names if name.startswith(prefix)]
+
     def check_after_exit(self, prefix: str | None = None) -> None:
         """Nothing of the bot rests, or nothing with a longer prefix: one session's."""
-        names = [o.client_order_id or "" for o in self.user.resting.values()]
-        left = [name for name in names if name.startswith(prefix or self.prefix)]
+        left = self.resting_under(prefix or self.prefix)
         if left:
             self.fail("orders left", ", ".join(left))
 

@@ -1,13 +1,14 @@
-"""Lives of the bot: which tasks belong to one, how it is killed to the step, and the trace of everything that runs.
+"""Lives of bot and guardian: which tasks belong to one, how it is killed to the step, and the trace of what runs.
 
 A crash freezes: from the next step on not one more instruction of the life runs, shielded cleanup included. At the
-end of the world the frozen tasks are torn down by an exception at every step, when nobody looks any more.
+end of the world the frozen tasks are torn down by an exception at every step, when nobody looks any more. A life may
+also be frozen for a while (SIGSTOP, a starved machine): its tasks then go on where they stood.
 """
 
 import hashlib
 from collections.abc import Callable
 from contextvars import ContextVar
-from typing import Any, Final, final
+from typing import TYPE_CHECKING, Any, Final, final
 
 import attrs
 import structlog
@@ -15,6 +16,9 @@ import trio
 from trio._core._traps import WaitTaskRescheduled
 
 from mm.simulation.streams import MemoryStream
+
+if TYPE_CHECKING:
+    from mm.simulation.guardians import SimulatedGuardian
 
 MOST_STEPS: Final = 1_000_000
 """A long world takes about 50,000."""
@@ -28,21 +32,46 @@ class Killed(BaseException):
 
 @attrs.define(eq=False)
 class Life:
-    """One run of the bot, from its start to its end or its crash."""
+    """One run of the bot or of a guardian, from its start to its end or its crash."""
 
     number: int
+    is_bot: bool = True
     is_dead: bool = False
+    is_frozen: bool = False
+    began_at: float = 0.0
     streams: list[MemoryStream] = attrs.field(factory=list)
+    sockets: list[MemoryStream] = attrs.field(factory=list)
+    """Those of them that are WebSockets."""
     parked: list[trio.lowlevel.Task] = attrs.field(factory=list)
     steps: int = 0
     prefix: str = ""
     """Of its session's orders; empty before it traded."""
+    guardians: "list[SimulatedGuardian]" = attrs.field(factory=list)
+    """Those that it started."""
+    _frozen: list[tuple[trio.lowlevel.Task, Any, Any]] = attrs.field(factory=list)
 
     def crash(self, *, reset: bool) -> None:
         """Kill it now; call from a task that is not of this life."""
         self.is_dead = True
+        self.parked += [task for task, _, _ in self._frozen]
+        self._frozen.clear()
         for stream in self.streams:
             stream.abort(reset=reset)
+        for guardian in self.guardians:
+            guardian.bot_died()
+
+    def hold(self, task: trio.lowlevel.Task) -> None:
+        """Instead of a step of a frozen life: keep what the step was to begin with."""
+        self._frozen.append((task, task._next_send_fn, task._next_send))
+        task._next_send_fn, task._next_send = _park, None
+
+    def thaw(self) -> None:
+        """Its tasks go on where they stood."""
+        self.is_frozen = False
+        frozen, self._frozen = self._frozen, []
+        for task, send, what in frozen:
+            trio.lowlevel.reschedule(task)
+            task._next_send_fn, task._next_send = send, what
 
 
 @final
@@ -64,10 +93,13 @@ class Recorder(trio.abc.Instrument):
     def before_task_step(self, task: trio.lowlevel.Task) -> None:
         """Before every step of every task."""
         life = task.context.get(LIFE)
-        if life is not None and self.on_step is not None and not life.is_dead:
+        if life is not None and self.on_step is not None and life.is_bot and not life.is_dead:
             self.on_step(task.name)
         if life is not None and life.is_dead:
             self._stop(task, life)
+            return
+        if life is not None and life.is_frozen:
+            life.hold(task)
             return
         self.steps += 1
         if self.steps == MOST_STEPS:

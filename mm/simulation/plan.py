@@ -4,7 +4,7 @@ Swarm testing: every seed enables a random subset of the kinds of faults, each a
 are calm in all ways but one. Times are seconds of virtual time.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from random import Random
 from typing import Final
 
@@ -46,6 +46,13 @@ class Crash:
     gap: float
     commits: int | None = None
     is_reset: bool = False
+    takes_guardian: bool = False
+    """Its guardian dies in the same moment: the machine is lost, and only the orders' expiry is left."""
+
+    def text(self) -> str:
+        """For people."""
+        who = "bot and guardian crash" if self.takes_guardian else "crash"
+        return f"{who} at {self.at:.2f}, back after {self.gap:g} s"
 
 
 @attrs.frozen(kw_only=True)
@@ -71,6 +78,8 @@ class Plan:
     crashes: tuple[Crash, ...]
     kinds: tuple[str, ...]
     """Kinds enabled."""
+    has_guardian: bool = False
+    shards: int = 1
 
 
 Draw = Callable[[Random], tuple[float, Fields]]
@@ -88,11 +97,28 @@ def _rule(
         }
         if kind in ("delay", "hang"):
             fields["ms"] = rng.choice((30, 200, 900, 2_500, 5_000))
+        if kind == "late":
+            fields["ms"] = rng.choice((200, 900, 2_500))
+        if kind in ("late", "truncate"):
+            del fields["when"]
         if kind == "drop":
             fields["reset"] = rng.choice(("0", "1"))
         if codes:
             fields["code"] = rng.choice(codes)
         return rng.uniform(0.5, most_s), fields
+
+    return draw
+
+
+def _frames(kind: str) -> Draw:
+    def draw(rng: Random) -> tuple[float, Fields]:
+        fields: dict[str, object] = {
+            "channel": rng.choice(("orderbook_delta", "fill", "user_orders", "*")),
+            "p": rng.choice((0.02, 0.1, 0.3)),
+        }
+        if kind == "shuffle":
+            fields["ms"] = rng.choice((20, 100))
+        return rng.uniform(1.0, 8.0), fields
 
     return draw
 
@@ -134,25 +160,73 @@ KINDS: Final[Mapping[str, Draw]] = {
     "silent_both": _span(0.3, 7.0),
     "refuse": _span(0.5, 7.0),
     "no_dns": _span(0.5, 7.0),
-    "clock_step": _span(3.0, 20.0, by=(-12.0, -3.0, -0.2, 0.2, 4.0, 12.0)),
+    "clock_step": _span(3.0, 20.0, by=(-12.0, -4.0, -0.2, 0.2, 4.0, 12.0)),
     "slow_disk": _span(1.0, 8.0),
     "full_disk": _span(1.0, 4.0),
+    "guardian_crash": _span(0.0, 0.0),
+    "freeze": _span(0.2, 9.0),
+    "operator_stop": _span(0.0, 0.0),
+    "late": _rule("late", most_s=4.0),
+    "truncate": _rule("truncate"),
+    "half_open": _span(0.0, 0.0),
+    "lose": _frames("lose"),
+    "duplicate": _frames("duplicate"),
+    "shuffle": _frames("shuffle"),
+    "shard_down": _span(0.5, 7.0),
 }
 """Everything that can go wrong, crashes apart."""
 
-ONCE: Final = frozenset({"full_disk"})
-_RARE: Final = frozenset({"full_disk", "pause_exchange"})
+_LATER: Final = frozenset(
+    {
+        "guardian_crash", "freeze", "operator_stop", "late", "truncate", "half_open", "lose", "duplicate", "shuffle",
+        "shard_down",
+    }
+)  # fmt: skip
+LATEST_ERA: Final = 2
+
+KEPT: Final = (
+    (False, 1, 64),
+    (False, 1, 91),
+    (False, 1, 302),
+    (False, 1, 353),
+    (False, 1, 3257),
+    (False, 1, 3872),
+    (False, 1, 4985),
+    (False, 1, 5901),
+    (False, 1, 9827),
+    (True, 1, 201),
+    (False, 2, 146),
+)
+"""Seeds that found something (full, era, seed): played ever after. docs/simulation.md tells what it was."""
+
+ONCE: Final = frozenset({"full_disk", "operator_stop"})
+_RARE: Final = frozenset({"full_disk", "pause_exchange", "operator_stop"})
+GUARDED_S: Final = 3.5
+"""A guardian has so long, and a little more, before its work is judged."""
+SPARES_GUARDIANS: Final = frozenset(
+    {
+        "lag", "socket_cut", "socket_stall", "skip_seq", "drop_frames", "channel_error", "slow_disk", "full_disk",
+        "guardian_crash", "freeze", "operator_stop", "half_open", "lose", "duplicate", "shuffle",
+    }
+)  # fmt: skip
+"""Kinds that leave a guardian's (or the bot's) way to the exchange's REST interface alone."""
 
 
-def draw_plan(seed: int, *, is_full: bool = False) -> Plan:
-    """The world of a seed. The same for ever, as long as nothing here is changed."""
+def draw_plan(seed: int, *, is_full: bool = False, era: int = LATEST_ERA) -> Plan:
+    """The world of a seed. The same for ever, as long as nothing here is changed.
+
+    Args:
+        era: 1 leaves out what came later (guardians, and the kinds in `_LATER`), so that seeds which found something
+            before stay the worlds that they were.
+    """
     rng = _chance(seed, is_full, "plan")
     trouble_s = rng.uniform(60.0, 90.0) if is_full else rng.uniform(22.0, 36.0)
     games = rng.choice((3, 4, 5)) if is_full else rng.choice((1, 2, 2, 3))
     # A stream of its own for every kind: a new kind leaves the others' faults as they were.
     chances = {kind: _chance(seed, is_full, kind) for kind in KINDS}
-    kinds = tuple(kind for kind in KINDS if chances[kind].random() < (0.1 if kind in _RARE else 0.35))
-    return Plan(
+    known = [kind for kind in KINDS if era > 1 or kind not in _LATER]
+    kinds = tuple(kind for kind in known if chances[kind].random() < (0.1 if kind in _RARE else 0.35))
+    plan = Plan(
         seed=seed,
         is_full=is_full,
         games=games,
@@ -169,6 +243,39 @@ def draw_plan(seed: int, *, is_full: bool = False) -> Plan:
         crashes=_crashes(rng, trouble_s, is_full),
         kinds=kinds,
     )
+    if era == 1:
+        return plan
+    chance = _chance(seed, is_full, "guardians")
+    shards = chance.choice((1, 1, 2))
+    crashes = _with_guardians(plan.crashes, chance, plan.settings)
+    tests = [crash.at for crash in crashes if crash.gap > GUARDED_S and not crash.takes_guardian]
+    tests += [fault.at for fault in plan.faults if fault.kind == "freeze" and fault.lasts > GUARDED_S]
+    return attrs.evolve(
+        plan, has_guardian=True, shards=shards, crashes=crashes, faults=_without(plan.faults, tests)
+    )
+
+
+def _without(faults: tuple[Fault, ...], moments: Sequence[float]) -> tuple[Fault, ...]:
+    """Without those that would keep a guardian from its work: what it does in time is judged only on a good network."""
+    return tuple(
+        fault
+        for fault in faults
+        if fault.kind in SPARES_GUARDIANS
+        or not any(fault.at < at + GUARDED_S and at - 1.0 < fault.at + fault.lasts for at in moments)
+    )
+
+
+def _with_guardians(
+    crashes: tuple[Crash, ...], rng: Random, settings: Mapping[str, str]
+) -> tuple[Crash, ...]:
+    """Some crashes take the guardian along, and some of those last until the expiry has taken the quotes."""
+    found = []
+    for crash in crashes:
+        takes, is_long = rng.random() < 0.35, rng.random() < 0.5
+        ttl = int(settings["QUOTE_TTL_SEC"])
+        gap = ttl + 2.5 if takes and is_long and ttl <= 15 else rng.choice((0.05, 0.5, 2.0, 4.5, 4.5, 6.0))
+        found.append(attrs.evolve(crash, takes_guardian=takes, gap=gap))
+    return tuple(found)
 
 
 def _chance(seed: int, is_full: bool, purpose: str) -> Random:

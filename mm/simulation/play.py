@@ -15,6 +15,7 @@ import trio.testing
 
 from mm.domain import order as orders
 from mm.simulation.determinism import pinned
+from mm.simulation.guardians import on_greenlets
 from mm.simulation.invariants import Violation
 from mm.simulation.lives import Recorder
 from mm.simulation.plan import Plan
@@ -38,6 +39,8 @@ class Result:
     crashes: int
     faults: dict[str, int]
     transitions: dict[str, int]
+    guarded: int
+    expired: int
 
 
 def run_world(plan: Plan, *, write: Callable[[str], None] | None = None) -> Result:
@@ -66,6 +69,8 @@ def run_world(plan: Plan, *, write: Callable[[str], None] | None = None) -> Resu
         crashes=world.crashes,
         faults=dict(sorted(world.faults.items())),
         transitions=dict(sorted(world.transitions.items())),
+        guarded=watch.guarded,
+        expired=watch.expired,
     )
 
 
@@ -85,7 +90,11 @@ def play_world(
         world.ended_at = trio.current_time()
 
     try:
-        with pinned(plan.seed, recorder.log if write is not None else None), _count_moves(world.transitions):
+        with (
+            pinned(plan.seed, recorder.log if write is not None else None),
+            on_greenlets(),
+            _count_moves(world.transitions),
+        ):
             trio.run(run, clock=clock, instruments=[recorder])
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -14,7 +14,7 @@ import attrs
 import orjson
 
 import mm
-from mm.simulation.plan import draw_plan
+from mm.simulation.plan import LATEST_ERA, draw_plan
 from mm.simulation.play import Result, run_world
 
 SEEDS_A_PROCESS: Final = 60
@@ -34,6 +34,8 @@ class Totals:
     crashes: int = 0
     fills: int = 0
     orders: int = 0
+    guarded: int = 0
+    expired: int = 0
 
     def add(self, result: Result) -> None:
         """One more seed."""
@@ -48,8 +50,10 @@ class Totals:
         self.crashes += result.crashes
         self.fills += result.fills
         self.orders += result.orders
+        self.guarded += result.guarded
+        self.expired += result.expired
 
-    def as_json(self, *, is_full: bool) -> dict[str, Any]:
+    def as_json(self, *, is_full: bool, era: int) -> dict[str, Any]:
         """The document of `--json`, from which a later run goes on."""
         return {
             "seeds": len(self.hashes),
@@ -62,12 +66,15 @@ class Totals:
             "crashes": self.crashes,
             "fills": self.fills,
             "orders": self.orders,
+            "guarded": self.guarded,
+            "expired": self.expired,
+            "era": era,
             "full": is_full,
             "code": code_digest(),
         }
 
 
-def resumed(path: Path, *, is_full: bool) -> Totals:
+def resumed(path: Path, *, is_full: bool, era: int) -> Totals:
     """Where an earlier run with the same code and kind of seeds left off; empty when there is no such thing."""
     if not path.exists():
         return Totals()
@@ -75,7 +82,7 @@ def resumed(path: Path, *, is_full: bool) -> Totals:
         found = orjson.loads(path.read_bytes())
     except orjson.JSONDecodeError:
         return Totals()
-    if (found.get("code"), found.get("full")) != (code_digest(), is_full):
+    if (found.get("code"), found.get("full"), found.get("era")) != (code_digest(), is_full, era):
         return Totals()
     return Totals(
         hashes={int(seed): digest for seed, digest in found["hashes"].items()},
@@ -87,6 +94,8 @@ def resumed(path: Path, *, is_full: bool) -> Totals:
         crashes=found["crashes"],
         fills=found["fills"],
         orders=found["orders"],
+        guarded=found["guarded"],
+        expired=found["expired"],
     )
 
 
@@ -99,12 +108,14 @@ def code_digest() -> str:
     return digest.hexdigest()[:16]
 
 
-def run_seed(seed: int, is_full: bool) -> Result:
+def run_seed(seed: int, is_full: bool, era: int = LATEST_ERA) -> Result:
     """One seed, in whatever process."""
-    return run_world(draw_plan(seed, is_full=is_full))
+    return run_world(draw_plan(seed, is_full=is_full, era=era))
 
 
-def run_seeds(seeds: Sequence[int], *, is_full: bool, jobs: int, until: float | None) -> Iterator[Result]:
+def run_seeds(
+    seeds: Sequence[int], *, is_full: bool, jobs: int, until: float | None, era: int = LATEST_ERA
+) -> Iterator[Result]:
     """The results as they come. Stops handing out seeds at `until` (`time.monotonic`).
 
     A `KeyboardInterrupt` or the end of the iteration ends the workers at once.
@@ -113,7 +124,7 @@ def run_seeds(seeds: Sequence[int], *, is_full: bool, jobs: int, until: float | 
         for seed in seeds:
             if until is not None and time.monotonic() >= until:
                 return
-            yield run_seed(seed, is_full)
+            yield run_seed(seed, is_full, era)
         return
     # Spawned, not forked: a worker begins with a clean scheduler and clean caches, whatever ran here before.
     pool = ProcessPoolExecutor(
@@ -124,7 +135,7 @@ def run_seeds(seeds: Sequence[int], *, is_full: bool, jobs: int, until: float | 
         for seed in seeds:
             if until is not None and time.monotonic() >= until:
                 break
-            running.add(pool.submit(run_seed, seed, is_full))
+            running.add(pool.submit(run_seed, seed, is_full, era))
             if len(running) >= 2 * jobs:
                 done, running = wait(running, return_when=FIRST_COMPLETED)
                 yield from (future.result() for future in done)
@@ -135,13 +146,15 @@ def run_seeds(seeds: Sequence[int], *, is_full: bool, jobs: int, until: float | 
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def shrunk(result: Result, *, tell: Callable[[str], None], most_runs: int = 60) -> list[str]:
+def shrunk(
+    result: Result, *, era: int = LATEST_ERA, tell: Callable[[str], None], most_runs: int = 60
+) -> list[str]:
     """The fewest faults and crashes of a failing seed that still break the same invariant, as text.
 
     Leaves one out after the other, largest pieces first; every attempt is a run of its own.
     """
     wanted = result.violations[0].invariant
-    plan = draw_plan(result.seed, is_full=result.is_full)
+    plan = draw_plan(result.seed, is_full=result.is_full, era=era)
     runs = 0
     size = max(1, len(plan.faults) // 2)
     while size and runs < most_runs:
@@ -159,9 +172,7 @@ def shrunk(result: Result, *, tell: Callable[[str], None], most_runs: int = 60) 
         smaller = attrs.evolve(plan, crashes=tuple(c for c in plan.crashes if c is not crash))
         if any(v.invariant == wanted for v in run_world(smaller).violations):
             plan = smaller
-    return [f"crash at {c.at:.2f}, back after {c.gap:g} s" for c in plan.crashes] + [
-        fault.text() for fault in plan.faults
-    ]
+    return [crash.text() for crash in plan.crashes] + [fault.text() for fault in plan.faults]
 
 
 @attrs.define

@@ -72,6 +72,8 @@ class MemoryStream(trio.abc.HalfCloseableStream):
     _outbound: Pipe
     name: str = ""
     is_closed: bool = False
+    heard_at: float = float("-inf")
+    """When a read last brought something."""
     _sent_eof: bool = False
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
@@ -112,6 +114,7 @@ class MemoryStream(trio.abc.HalfCloseableStream):
                 if not pipe.pieces[0][1]:
                     return b""
                 found = pipe.take(max_bytes or 1 << 16, now)
+                self.heard_at = now
                 pipe.wake()
                 return found
             due = [pipe.reset_at, pipe.pieces[0][0] if pipe.pieces else None]

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
 import attrs
 import orjson
@@ -15,13 +15,14 @@ from mm.exchange.embedded.server.http import Request
 from mm.exchange.embedded.server.server import ExchangeServer
 from mm.simulation.disk import Disk
 from mm.simulation.network import DOWN, UP, Network
-from mm.simulation.plan import Fault
+from mm.simulation.plan import SPARES_GUARDIANS, Fault
 
 _PATHS: Final = {
     "socket_cut": "sockets/cut",
     "skip_seq": "skip_seq",
     "drop_frames": "drop_frames",
     "channel_error": "channel_error",
+    "half_open": "sockets/half_open",
 }
 
 
@@ -41,6 +42,19 @@ class BotClock:
         return self.exchange() + self.error_us
 
 
+class Bot(Protocol):
+    """What trouble can do to the bot and its guardian themselves. Without effect when there is none."""
+
+    def kill_guardian(self) -> None:
+        """The one on duty dies."""
+
+    def freeze(self) -> Callable[[], None]:
+        """The bot stands still; returns what lets it go on."""
+
+    def ask_to_stop(self) -> None:
+        """An operator stops it; it is started again."""
+
+
 @attrs.define(eq=False, kw_only=True)
 class Trouble:
     """The maker of trouble. `run` once, in a task of the world."""
@@ -49,9 +63,13 @@ class Trouble:
     network: Network
     disk: Disk
     clock: BotClock
+    bot: Bot
     counts: Counter[str] = attrs.field(factory=Counter)
     """Faults that were carried out, by kind."""
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
+    _bad_now: int = 0
+    """Faults in force that a guardian feels."""
+    _last_bad: float = float("-inf")
 
     async def run(self, faults: tuple[Fault, ...], note: Callable[[str], None]) -> None:
         """Carry everything out in its time; returns when the last fault has begun and ended."""
@@ -62,6 +80,10 @@ class Trouble:
                     note(f"fault {fault.text()}")
                     self.counts[fault.kind] += 1
                     nursery.start_soon(self._one, fault)
+
+    def spares_guardians(self, since: float) -> bool:
+        """Whether nothing has stood between a guardian and the exchange since then."""
+        return self._last_bad < since and not self._bad_now
 
     def end(self) -> None:
         """Calm: what still goes wrong ends now, and nothing new begins."""
@@ -75,6 +97,8 @@ class Trouble:
 
     async def _one(self, fault: Fault) -> None:
         until = trio.current_time() + fault.lasts
+        is_bad = fault.kind not in SPARES_GUARDIANS
+        self._bad_now += is_bad
         undo = self._begin(fault, until)
         self.server.driver.batch_done()
         try:
@@ -82,15 +106,21 @@ class Trouble:
         finally:
             undo()
             self.server.driver.batch_done()
+            self._bad_now -= is_bad
+            if is_bad:
+                self._last_bad = trio.current_time()
 
     def _begin(self, fault: Fault, until: float) -> Callable[[], None]:
         kind, fields = fault.kind, dict(fault.fields)
         if kind == "not_found":
             return self._rule("error", fields)
-        if kind in RULES:
+        if kind in RULES and kind not in _PATHS:
             return self._rule(kind, fields)
         if kind in ("lag", "latency"):
             return self._everywhere(kind, fields)
+        if kind == "shard_down":
+            self._control("faults", kind=kind, index=0)
+            return lambda: self._control("faults", kind=kind, index=0, up=1)
         if kind in _PATHS:
             self._control(_PATHS[kind], **fields)
             return _nothing
@@ -118,12 +148,18 @@ class Trouble:
         elif kind == "full_disk":
             self.disk.is_full = True
             return self._free_disk
-        elif kind == "clock_step":
+        elif kind == "guardian_crash":
+            self.bot.kill_guardian()
+        elif kind == "freeze":
+            return self.bot.freeze()
+        elif kind == "operator_stop":
+            self.bot.ask_to_stop()
+        elif kind == "clock_step" and not self.clock.error_us:  # errors do not add up: see docs/simulation.md
             step = round(float(str(fields["by"])) * 1_000_000)
             self.clock.error_us += step
             return lambda: self._step_clock(-step)
         else:
-            raise AssertionError(kind)
+            assert kind == "clock_step", kind
         return _nothing
 
     def _step_clock(self, by_us: int) -> None:

@@ -26,6 +26,7 @@ from mm.session.surroundings import Surroundings
 from mm.session.trading import Trading
 from mm.settings import Settings, load_settings
 from mm.simulation.disk import Disk
+from mm.simulation.guardians import Guardians
 from mm.simulation.hunter import HUNTER, Hunter
 from mm.simulation.invariants import FOREIGN, Watch
 from mm.simulation.lives import LIFE, Life, Recorder
@@ -46,7 +47,14 @@ RESTART_S: Final = 1.0
 """After a bot that ended by itself its operator starts it again."""
 LAST_S: Final = 400.0
 """No world lives longer; one that does has stuck."""
+BLIND_S: Final = 4.0
+"""A bot whose socket has been lost or silent for so long has no quotes out, if nothing keeps it from REST."""
+GUARD_S: Final = 3.0
+"""A bot that is dead or frozen has nothing resting any more after this, by its guardian."""
+EXPIRY_S: Final = 1.5
+"""Nothing outlives a bot by more than the time to live of its quotes and this."""
 EXPECTED_ENDS: Final = (
+    "operator",
     "LedgerError",
     "ExchangeError",
     "ExchangeUnavailable",
@@ -70,6 +78,7 @@ class World:
     settings: Settings = attrs.field(init=False)
     server: ExchangeServer = attrs.field(init=False)
     slate: GeneratedSlate = attrs.field(init=False)
+    guardians: Guardians | None = None
     lives: list[Life] = attrs.field(factory=list)
     crashes: int = 0
     faults: Counter[str] = attrs.field(factory=Counter)
@@ -80,6 +89,8 @@ class World:
     """How long the calm took to be one."""
     on_over: Callable[[BaseException | None], None] = lambda problem: None
     """Called when the world is over, with what it failed with."""
+    thawed_at: float = float("-inf")
+    _nursery: trio.Nursery | None = None
     _course: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     """The plan's course of things; ended early when the bot is killed at a point of its own."""
     _is_killed: bool = False
@@ -114,7 +125,11 @@ class World:
             user_id=USER, prefix=f"{self.settings['BOT_NAME']}-", parameters=self.settings.strategy
         )
         slate = GeneratedSlate(
-            seed=plan.seed, speed=plan.speed, size=SlateSize(games=plan.games), most_events=plan.most_events
+            seed=plan.seed,
+            speed=plan.speed,
+            size=SlateSize(games=plan.games),
+            most_events=plan.most_events,
+            shards=plan.shards,
         )
         self.slate = slate
         self.server = open_exchange_server(
@@ -127,6 +142,14 @@ class World:
         )
         self.watch.attach(self.server)
         self.server.add_key(KEY_ID, USER, key.public_key())
+        if plan.has_guardian:
+            chance = self.chance("guardians")
+            self.guardians = Guardians(
+                clock=self.clock.bot,
+                dial=self.network.dial,
+                note=self.recorder.note,
+                start_s=lambda: chance.uniform(0.05, 0.4),
+            )
 
     def _exchange_clock(self) -> Micros:
         return Micros(self.clock.exchange())
@@ -193,23 +216,35 @@ class World:
         scope.cancel(reason="hot loop")
 
     async def _play(self, nursery: trio.Nursery) -> None:
+        self._nursery = nursery
         traffic = await self._open(nursery)
-        self._trouble = Trouble(server=self.server, network=self.network, disk=self.disk, clock=self.clock)
+        self._trouble = Trouble(
+            server=self.server, network=self.network, disk=self.disk, clock=self.clock, bot=self
+        )
         self.faults = self._trouble.counts
         nursery.start_soon(self._trouble.run, self.plan.faults, self.recorder.note)
         nursery.start_soon(self._look_inside)
-        with self._course:
-            await self._lives_with_trouble(nursery)
-            await self._to_the_end(nursery, traffic)
-        if self._is_killed:
-            await trio.sleep(RESTART_S)
-            self._start_bot(nursery)
-            await self._to_the_end(nursery, traffic)
-        self._verdict()
+        try:
+            with self._course:
+                await self._lives_with_trouble(nursery)
+                await self._to_the_end(nursery, traffic)
+            if self._is_killed:
+                await trio.sleep(RESTART_S)
+                self._start_bot(nursery)
+                await self._to_the_end(nursery, traffic)
+            self._verdict()
+        finally:
+            self._close()
+            nursery.cancel_scope.cancel(reason="the world is over")
+
+    def _close(self) -> None:
+        """Nobody looks any more: what was frozen is unwound."""
         self.recorder.is_over = True
         for life in self.lives:
+            life.thaw()
             self.recorder.release(life)
-        nursery.cancel_scope.cancel(reason="the world is over")
+            for guardian in life.guardians:
+                self.recorder.release(guardian.life)
 
     async def _to_the_end(self, nursery: trio.Nursery, traffic: trio.CancelScope) -> None:
         """No trouble any more: all must come in order, and the bot must leave nothing."""
@@ -224,6 +259,8 @@ class World:
         traffic = await nursery.start(self._traffic)
         nursery.start_soon(self.server.driver.run_timers)
         nursery.start_soon(self._accept)
+        if self.guardians is not None:
+            nursery.start_soon(self.guardians.serve)
         shards = sorted({s.exchange_index for s in self.server.core.markets().values()})
         self.server.add_account(USER, {shard: Money(BALANCE // len(shards)) for shard in shards})
         self._place_foreign()
@@ -291,14 +328,80 @@ class World:
             with trio.move_on_after(2.0):
                 await self.disk.when_committed(wanted)
         self.recorder.note("crash")
+        self._watch_over(life, is_guarded=not crash.takes_guardian and self._is_guarded(life))
         life.crash(reset=crash.is_reset)
+        if crash.takes_guardian:
+            for guardian in life.guardians:
+                guardian.kill()
         self.disk.crash()
         self.crashes += 1
         self._trading = None
         await trio.sleep(crash.gap)
 
+    # --- what trouble does to the bot (see `mm.simulation.trouble.Bot`) ---
+
+    def _is_guarded(self, life: Life) -> bool:
+        """A guardian is at work for it; without one it quotes nothing new."""
+        return any(g.is_ready and not g.ended.is_set() for g in life.guardians)
+
+    def _watch_over(self, life: Life, *, is_guarded: bool) -> None:
+        assert self._nursery is not None
+        self._nursery.start_soon(self._nothing_outlives, life, is_guarded, trio.current_time())
+
+    async def _nothing_outlives(self, life: Life, is_guarded: bool, since: float) -> None:
+        """Judge what becomes of the orders of a bot that was killed or frozen just now."""
+        if not life.prefix or not self.watch.resting_under(life.prefix):
+            return
+        last = since + self.settings["QUOTE_TTL_SEC"] + EXPIRY_S
+        while (
+            trio.current_time() <= last
+            and (life.is_dead or life.is_frozen)
+            and self.lives[-1] is life  # else it is the next one that takes off what is left
+            and not self.recorder.is_over
+        ):
+            age = trio.current_time() - since
+            left = self.watch.resting_under(life.prefix)
+            if left and is_guarded and age > GUARD_S and self._trouble.spares_guardians(since - 0.5):
+                self.watch.fail("guardian too late", f"{age:.2f} s after the bot's end: {', '.join(left)}")
+                return
+            if not left and age > GUARD_S and is_guarded:
+                self.watch.guarded += 1
+                is_guarded = False
+            await trio.sleep(0.05)
+        if trio.current_time() > last and life.is_dead and (left := self.watch.resting_under(life.prefix)):
+            self.watch.fail(
+                "outlived its time to live", f"{trio.current_time() - since:.2f} s: {', '.join(left)}"
+            )
+        elif trio.current_time() > last and life.is_dead:
+            self.watch.expired += 1
+
+    def kill_guardian(self) -> None:
+        """See `Bot`."""
+        for guardian in self.lives[-1].guardians if self.lives else ():
+            guardian.kill()
+
+    def freeze(self) -> Callable[[], None]:
+        """See `Bot`."""
+        life = self.lives[-1] if self.lives else None
+        if life is None or life.is_dead or life.is_frozen or self._ended.is_set():
+            return lambda: None
+        life.is_frozen = True
+        self._watch_over(life, is_guarded=self._is_guarded(life))
+
+        def go_on() -> None:
+            self.thawed_at = trio.current_time()
+            if not life.is_dead:
+                life.thaw()
+
+        return go_on
+
+    def ask_to_stop(self) -> None:
+        """See `Bot`."""
+        if self._trading is not None:
+            self._trading.stop("operator")
+
     def _start_bot(self, nursery: trio.Nursery) -> Life:
-        life = Life(len(self.lives) + 1)
+        life = Life(len(self.lives) + 1, began_at=trio.current_time())
         self.lives.append(life)
         self._ended, self._summary, self._trading = trio.Event(), None, None
         nursery.start_soon(self._live, life, self._ended, name=f"life {life.number}")
@@ -315,6 +418,11 @@ class World:
             life.streams.append(stream)
             return stream
 
+        async def connect_socket(host: str, port: int) -> MemoryStream:
+            stream = await connect(host, port)
+            life.sockets.append(stream)
+            return stream
+
         def begin(trading: Trading, nursery: trio.Nursery) -> None:
             del nursery
             life.prefix = trading.ids.session_prefix
@@ -324,9 +432,10 @@ class World:
             clock=self._bot_clock,
             randomness=self.chance(f"jitter/{life.number}"),
             random_below=self.chance(f"session/{life.number}").randrange,
-            connect=connect,
+            connect=connect_socket,
             runner=self.disk.run,
             connect_ledger=self.disk.connect,
+            spawn_guardian=self.guardians.spawner(life) if self.guardians is not None else None,
         )
         try:
             summary = await run_session(settings, surroundings, RunOptions(on_trading=begin))
@@ -423,9 +532,29 @@ class World:
         if summary.positions_match is not True:
             self.watch.fail("positions differ", f"positions_match={summary.positions_match} at exit")
 
+    def _look_for_blindness(self, life: Life) -> None:
+        """Nothing of a bot rests that has not heard its socket for so long."""
+        now = trio.current_time()
+        since = max(
+            life.began_at, self.thawed_at, *(socket.heard_at for socket in life.sockets), float("-inf")
+        )
+        if (
+            life.is_dead
+            or life.is_frozen
+            or now - since <= BLIND_S
+            or not self._trouble.spares_guardians(since)
+        ):
+            return
+        self.watch.blind += 1
+        if left := self.watch.resting_under(life.prefix):
+            self.watch.fail("quotes of a blind bot", f"deaf for {now - since:.2f} s: {', '.join(left)}")
+            life.began_at = now  # told once
+
     async def _look_inside(self) -> None:
         for number in itertools.count():
             await trio.sleep(0.1)
+            if self.lives and self.lives[-1].prefix and not self._ended.is_set():
+                self._look_for_blindness(self.lives[-1])
             if self._trading is None or self.network.is_silent:
                 self.watch.look_away()
             else:
