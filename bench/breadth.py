@@ -1,6 +1,6 @@
 """What breadth costs: CPU a message, lag and memory of the bot's feed, from 16 to 10,000 watched markets.
 
-    python bench/breadth.py [--markets 16,64,1000,10000] [--rate 10000] [--seconds 10] [--quoted 16] [--profile]
+    python bench/breadth.py [--markets 16,64,1000,10000] [--rate 10000] [--seconds 10] [--quoted 16]
 
 The real adapter reads from a loopback socket what another process sends; every delta is folded into its book, and what
 it changes in a quoted market is decided on. Each row is a process of its own, so that its memory is its own. Printed
@@ -10,11 +10,9 @@ rate, so that only the number of markets differs. Linux only (reads /proc).
 """
 
 import argparse
-import cProfile
 import gc
 import json
 import os
-import pstats
 import random
 import subprocess
 import sys
@@ -38,9 +36,7 @@ def rss_mb() -> float:
     return int(Path("/proc/self/statm").read_text().split()[1]) * PAGE / 1e6
 
 
-def measure(
-    markets: int, rate: float, seconds: float = 10.0, *, quoted: int = 16, profile: bool = False
-) -> dict[str, float]:
+def measure(markets: int, rate: float, seconds: float = 10.0, *, quoted: int = 16) -> dict[str, float]:
     """One row, in processes of its own: see the module."""
     command = [sys.executable, str(HERE / "breadth_sender.py"), "--rate", str(rate)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as sender:
@@ -54,8 +50,6 @@ def measure(
             "--quoted",
             str(min(quoted, markets)),
         ]
-        if profile:
-            arguments.append("--profile")
         port = sender.stdout.readline().strip()
         bot = subprocess.Popen(
             [sys.executable, str(Path(__file__).resolve()), "--child", port, *arguments],
@@ -78,7 +72,7 @@ def measure(
 # --- the bot's side, in the child ------------------------------------------------------------------------------------
 
 
-def watch(port: int, markets: int, seconds: float, quoted: int, profile: cProfile.Profile | None) -> None:
+def watch(port: int, markets: int, seconds: float, quoted: int) -> None:
     """Connect, watch, measure, print one JSON line."""
     import structlog
     import trio
@@ -185,8 +179,6 @@ def watch(port: int, markets: int, seconds: float, quoted: int, profile: cProfil
                     await trio.sleep(0.01)
                 await trio.sleep(WARM_UP_S)
                 lags.clear()
-                if profile is not None:
-                    profile.enable()
                 decisions, before, cpu, begun = (
                     floor.decisions,
                     handler.deltas,
@@ -196,8 +188,6 @@ def watch(port: int, markets: int, seconds: float, quoted: int, profile: cProfil
                 await trio.sleep(seconds)
                 cpu, wall = time.process_time() - cpu, time.monotonic() - begun
                 messages = handler.deltas - before
-                if profile is not None:
-                    profile.disable()
                 ordered = sorted(lags) or [0]
                 statistics = feed.statistics()
                 row = {
@@ -225,14 +215,10 @@ def main() -> int:
     parser.add_argument("--rate", type=float, default=10_000.0)
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--quoted", type=int, default=16)
-    parser.add_argument("--profile", action="store_true")
     parser.add_argument("--child", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child is not None:
-        profile = cProfile.Profile() if options.profile else None
-        watch(options.child, int(options.markets), options.seconds, options.quoted, profile)
-        if profile is not None:
-            pstats.Stats(profile, stream=sys.stderr).sort_stats("tottime").print_stats(25)
+        watch(options.child, int(options.markets), options.seconds, options.quoted)
         return 0
     rows = ROWS
     if options.markets:
@@ -242,7 +228,7 @@ def main() -> int:
         f"{'markets':>8} {'msgs/s':>9} {'us/msg':>7} {'% core':>7} {'lag p50':>8} {'p99 ms':>8} {'RSS MB':>7}"
     )
     for markets, rate in rows:
-        row = measure(markets, rate, options.seconds, quoted=options.quoted, profile=options.profile)
+        row = measure(markets, rate, options.seconds, quoted=options.quoted)
         found.append(row)
         print(
             f"{row['markets']:>8,} {row['messages_per_s']:>9,.0f} {row['cpu_us_per_msg']:>7.1f} "

@@ -8,10 +8,12 @@ from mm.domain.fees import FeeType
 from mm.domain.market import Market, Series
 from mm.domain.numbers import Micros, Price, format_price
 from mm.domain.tickers import eastern_date
-from mm.engine.selection import DateRule, Selection, select_markets
+from mm.engine.selection import DateRule, Selection, select_by_worth, select_markets
 from mm.exchange.port import Exchange, NotRestingHere, RateLimits
 from mm.settings import Settings
+from mm.settings.table import EVERYTHING
 from mm.tasks.budget import ReadBudget
+from mm.tasks.catalogue import Catalogue, renewals_per_hour
 
 
 def date_rule(setting: "dt.date | str", now: Micros) -> DateRule:
@@ -26,6 +28,8 @@ async def look_around(
 ) -> tuple[Selection, list[Series]]:
     """What would be quoted now. Raises `ConfigError` naming an unknown series, `ExchangeError`."""
     reads = ReadBudget(limits, clock)
+    if settings["SERIES_TICKER"] == (EVERYTHING,):
+        return await _look_everywhere(exchange, limits, settings, clock, reads), []
     found: list[Series] = []
     problems: list[str] = []
     markets: list[Market] = []
@@ -49,6 +53,26 @@ async def look_around(
         refused={s.ticker: flat for s in found if s.fee_type is FeeType.FLAT},
     )
     return selection, found
+
+
+async def _look_everywhere(
+    exchange: Exchange, limits: RateLimits, settings: Settings, clock: Callable[[], Micros], reads: ReadBudget
+) -> Selection:
+    catalogue = Catalogue(
+        exchange=exchange,
+        reads=reads,
+        clock=clock,
+        parameters=lambda: settings.strategy,
+        limits=limits,
+        renewals_per_hour=renewals_per_hour(settings["QUOTE_TTL_SEC"]),
+    )
+    await catalogue.walk()
+    return select_by_worth(
+        catalogue.markets.values(),
+        catalogue.worth,
+        max_markets=settings.strategy.max_markets_to_trade,
+        per_game=settings.strategy.markets_per_game,
+    )
 
 
 def selection_text(selection: Selection, series: list[Series]) -> str:

@@ -15,11 +15,12 @@ from mm.domain.numbers import Count, Micros, Price
 from mm.domain.order import GroupId, MarketTicker, Side
 from mm.engine.selection import select_markets
 from mm.exchange.port import Exchange, ExchangeError, Feed, MarketEvent, OrderReport
-from mm.session.looking import date_rule
+from mm.session.looking import date_rule, look_around
 from mm.session.surroundings import Surroundings, ThreadRunner, live_surroundings
 from mm.session.trading import first_contact
 from mm.session.venue import check_files, open_venue
 from mm.settings import Settings
+from mm.settings.table import EVERYTHING
 from mm.tasks.budget import ReadBudget
 from mm.tasks.ids import new_session
 from mm.tasks.recorder import Recorder, open_recorder
@@ -113,12 +114,22 @@ class _Markets:
     async def look(self) -> None:
         """Watch what is new. Raises `ExchangeError`."""
         found = []
+        if self.settings["SERIES_TICKER"] == (EVERYTHING,):
+            # A recording keeps what it began with: the best of the venue, not all of it.
+            if not self.watched:
+                selection, _ = await look_around(
+                    self.exchange, self.reads.limits, self.settings, self.surroundings.clock
+                )
+                await self._watch([market.ticker for market in selection.chosen])
+            return
         for series in self.settings["SERIES_TICKER"]:
             await self.reads.take()
             found += await self.exchange.markets(series_ticker=series, status="open")
         date = date_rule(self.settings["MARKET_DATE"], self.surroundings.clock())
         chosen = select_markets(found, date=date, max_markets=ALL, per_game=2, refused={}).chosen
-        new = [market.ticker for market in chosen if market.ticker not in self.watched]
+        await self._watch([market.ticker for market in chosen if market.ticker not in self.watched])
+
+    async def _watch(self, new: list[MarketTicker]) -> None:
         if new:
             self.watched.update(new)
             await self.feed.watch(new)

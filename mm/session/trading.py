@@ -26,8 +26,10 @@ from mm.session.surroundings import Surroundings
 from mm.session.tape import Tape
 from mm.session.venue import Venue
 from mm.settings import Settings
+from mm.settings.table import EVERYTHING
 from mm.tasks.alerts import Alerts
 from mm.tasks.budget import ReadBudget, WriteBudget
+from mm.tasks.catalogue import Catalogue, renewals_per_hour
 from mm.tasks.desk import OrderDesk
 from mm.tasks.discovery import Discovery
 from mm.tasks.events import EventReader
@@ -211,6 +213,9 @@ class Trading:
                 self.markets_seen.update(market.ticker for market in selection.chosen)
                 events.on_selection(selection)
 
+            catalogue = self._catalogue()
+            if catalogue is not None:
+                await nursery.start(catalogue.run)
             discovery = Discovery(
                 exchange=self.exchange,
                 floor=self.floor,
@@ -220,6 +225,7 @@ class Trading:
                 clock=self.clock,
                 series=self.settings["SERIES_TICKER"],
                 market_date=self.settings["MARKET_DATE"],
+                catalogue=catalogue,
                 on_selection=selected,
                 on_problem=self.notices.problem,
                 on_settlement_due=lambda: self.reconciler.settlement_wanted.set(),
@@ -238,6 +244,21 @@ class Trading:
             await nursery.start(discovery.run, nursery)
             self.alerts.started(f"{self.venue.label}: quoting {len(self.floor.makers)} markets")
             on_trading()
+
+    def _catalogue(self) -> Catalogue | None:
+        """Where the whole venue is asked for: what is worth looking at in it."""
+        if self.settings["SERIES_TICKER"] != (EVERYTHING,):
+            return None
+        ttl_s: int | None = self.settings["QUOTE_TTL_SEC"]
+        return Catalogue(
+            exchange=self.exchange,
+            reads=self.reads,
+            clock=self.clock,
+            parameters=lambda: self.floor.parameters,
+            limits=self.limits,
+            renewals_per_hour=renewals_per_hour(ttl_s),
+            on_problem=self.notices.problem,
+        )
 
     def _tools(self) -> QuoterTools:
 

@@ -157,11 +157,17 @@ def choice(*words: str) -> Callable[[str], str]:
     return parse
 
 
+EVERYTHING: Final = "*"
+"""As the only series: the whole venue."""
+
+
 def tickers(value: str) -> tuple[str, ...]:
-    """A comma separated list of series tickers."""
+    """A comma separated list of series tickers, or `*` for the whole venue."""
+    if value.strip() == EVERYTHING:
+        return (EVERYTHING,)
     found = tuple(dict.fromkeys(part.strip().upper() for part in value.split(",") if part.strip()))
     if not found or not all(part.isascii() and part.isalnum() for part in found):
-        raise ValueError("series tickers separated by commas, such as KXNHLGAME,KXNBAGAME")
+        raise ValueError("series tickers separated by commas, such as KXNHLGAME,KXNBAGAME, or * for all")
     return found
 
 
@@ -371,7 +377,13 @@ _ROWS: Final = (
         "1-16 letters, digits, _",
         "prefix of our order ids: what the sweeps call ours",
     ),
-    _setting("SERIES_TICKER", "KXNHLGAME", tickers, "comma separated", "the series whose markets are quoted"),
+    _setting(
+        "SERIES_TICKER",
+        "KXNHLGAME",
+        tickers,
+        "comma separated, or *",
+        "the series whose markets are quoted; *: the whole venue, what is worth most per write token (docs/breadth.md)",
+    ),
     _setting(
         "MARKET_DATE",
         "today",

@@ -42,6 +42,15 @@ REWARD_SHARE: Final = 20
 """Of an incentive's pot we count on one part in so many: others rest there, too."""
 
 
+AUTO_TTL_S: Final = 60
+"""Taken for the time to live of a quote where it is chosen per market."""
+
+
+def renewals_per_hour(ttl_s: int | None) -> int:
+    """Of two quotes that are renewed at half of their life."""
+    return 2 * 3_600 * 2 // (AUTO_TTL_S if ttl_s is None else ttl_s)
+
+
 @attrs.define(eq=False, kw_only=True)
 class Catalogue:
     """What is listed and worth looking at. `run` keeps it fresh; it may be read at any time."""

@@ -137,8 +137,10 @@ class Monitor:
         at_risk: dict[MarketTicker, tuple[Count, Money]] = {}
         for ticker in self.floor.makers:
             inventory = self.floor.inventory(ticker)
+            if inventory.is_flat:
+                continue
             mark = self.floor.mark_of(ticker)
-            if not inventory.is_flat and mark is not None:
+            if mark is not None:
                 at_risk[ticker] = (inventory.net, inventory.mae_value(mark))
         was_tripped = self.mae.is_tripped
         verdict = self.mae.observe(at_risk, now)
