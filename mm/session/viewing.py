@@ -7,7 +7,7 @@ import attrs
 
 from mm.domain.numbers import CONTRACT, DOLLAR_MONEY, SECOND, Count, Micros, Money, Price
 from mm.domain.order import MarketTicker, Order, OrderState, Side, TimeInForce
-from mm.engine.quoter import MarketMaker
+from mm.engine.quoter import Decision, MakerState, MarketMaker
 from mm.engine.requote import BrakeState
 from mm.engine.risk.guards import Reaction
 from mm.session.explaining import decision_view
@@ -147,6 +147,7 @@ class Viewer:
         mark = _mark(maker)
         touch, book, last = maker.touch, maker.book, maker.last
         bid, ask = _quote(maker, orders, Side.BID), _quote(maker, orders, Side.ASK)
+        waits = self._why_none(maker, bid or ask)
         return MarketView(
             ticker=ticker,
             title=maker.market.title,
@@ -168,10 +169,8 @@ class Viewer:
             else None
             if mark is None
             else inventory.unrealized(mark),
-            state=self._ending(orders) or ("starting" if last is None else last.state.value),
-            reason=""
-            if last is None or self._ending(orders)
-            else last.reason or self._why_none(maker, bid or ask),
+            state=self._ending(orders) or _state(last, waits),
+            reason="" if last is None or self._ending(orders) else last.reason or waits,
             is_paused=OPERATOR_HOLD in maker.holds,
         )
 
@@ -292,6 +291,13 @@ class Viewer:
         if why := self._quoting_off():
             return f"no new quotes: {why}"
         return "" if self.trading.floor.makers else "no markets to quote now; looking again every few seconds"
+
+
+def _state(last: Decision | None, waits: str) -> str:
+    """In a word; quoting without any quote is called what it looks like."""
+    if last is None:
+        return MakerState.STARTING.value
+    return MakerState.HELD.value if waits and last.state is MakerState.QUOTING else last.state.value
 
 
 def _mark(maker: MarketMaker) -> Price | None:

@@ -31,7 +31,7 @@ async def test_the_churn_brake_is_told(rig: Rig) -> None:
         trading.floor.mark(ticker)
         trading.floor.decide_dirty(trading.clock())
         view = next(m for m in viewer.snapshot().markets if m.ticker == ticker)
-        assert view.state == "quoting"
+        assert view.state == "held"
         assert view.reason.startswith("churn brake: no new quotes for ")
         quoted = [m for m in viewer.snapshot().markets if m.bid and m.ask]
         assert quoted
