@@ -32,6 +32,7 @@ from mm.session.surroundings import Surroundings
 from mm.session.trading import Trading, first_contact
 from mm.session.venue import Venue, open_venue, shown_to_people
 from mm.settings import Settings
+from mm.settings.proof import accepted_or_refused
 from mm.tasks.alerts import AlertKind, Alerts, Severity, open_alerts
 from mm.tasks.daily import DailySummary
 from mm.tasks.ids import OrderIds, new_session
@@ -97,6 +98,7 @@ async def run_session(
         ConfigError: Found before or at the very start; nothing was placed.
         trio.Cancelled: The caller was cancelled; the sweep has been done.
     """
+    settings = accepted_or_refused(settings, on_paper=options.force_paper)
     summary = Summary()
     service = surroundings.service
     stop = Stop(on_stop=service.stopping if service is not None else lambda reason: None)

@@ -10,8 +10,12 @@ from typing import Any, Final
 
 import attrs
 
+from mm.domain.errors import ConfigError
+from mm.domain.numbers import CONTRACT, Count
 from mm.engine.parameters import PARAMETERS, StrategyParameters
 from mm.engine.strategies.base import Strategy
+from mm.settings.load import Settings
+from mm.settings.table import Environment
 
 FOLDER: Final = "evaluations"
 NEEDED: Final = ("0", "1", "2")
@@ -64,3 +68,55 @@ def why_unproven(data_dir: Path, strategy: Strategy, parameters: StrategyParamet
     if failed:
         return f"it failed gate {' and '.join(failed)}"
     return f"gate {' and '.join(missing)} has not been run"
+
+
+def unproven(settings: Settings, *, on_paper: bool) -> dict[str, str]:
+    """Strategies that would trade live on prod without having shown what they must, each with why. Empty elsewhere."""
+    is_live = settings.environment is Environment.PROD and not settings.orders_on_paper(on_paper)
+    if not is_live:
+        return {}
+    found = {
+        strategy.name: why_unproven(settings.data_dir, strategy, settings.strategy)
+        for strategy in settings.strategies.all
+    }
+    return {name: why for name, why in found.items() if why}
+
+
+def accepted_or_refused(settings: Settings, *, on_paper: bool) -> Settings:
+    """What to trade with: the settings, with sizes capped while an unproven strategy is among them.
+
+    Raises:
+        ConfigError: A strategy that is not proven and was not accepted by name.
+    """
+    names = unproven(settings, on_paper=on_paper)
+    if not names:
+        return settings
+    accepted = {name.strip() for name in settings["I_ACCEPT_UNPROVEN_STRATEGY"].split(",")}
+    problems = [
+        f"STRATEGY {name} has not passed gates 0 to 2: {why}. Live on prod it needs I_ACCEPT_UNPROVEN_STRATEGY={name}"
+        for name, why in names.items()
+        if name not in accepted
+    ]
+    if problems:
+        raise ConfigError(problems)
+    cap = settings["UNPROVEN_SIZE_CAP"]
+    if cap is None:
+        return settings
+    most = Count(cap * CONTRACT)
+    before = settings.strategy
+    capped = attrs.evolve(
+        before,
+        size_per_fill=Count(min(before.size_per_fill, most)),
+        max_inventory_per_market=Count(min(before.max_inventory_per_market, 2 * most)),
+    )
+    return attrs.evolve(settings, strategy=capped)
+
+
+def warnings(settings: Settings, *, on_paper: bool) -> list[str]:
+    """What a user is told at the start, a line for each unproven strategy."""
+    cap = settings["UNPROVEN_SIZE_CAP"]
+    size = "without a cap on its size" if cap is None else f"with quotes of at most {cap} contracts"
+    return [
+        f"strategy {name} trades live and is not proven ({why}), {size}"
+        for name, why in unproven(settings, on_paper=on_paper).items()
+    ]
