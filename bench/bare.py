@@ -16,6 +16,7 @@ import orjson
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from names import tickers
 
 
 def connect(url: str, ca: str) -> socket.socket:
@@ -44,7 +45,7 @@ def main(options: dict) -> None:  # type: ignore[type-arg]
     while b"\r\n\r\n" not in buffer:
         buffer += feed.recv(65_536)
     buffer = buffer[buffer.index(b"\r\n\r\n") + 4 :]
-    params = {"channels": ["orderbook_delta"], "market_tickers": options["tickers"]}
+    params = {"channels": ["orderbook_delta"], "market_tickers": tickers(options["markets"])}
     payload = json.dumps({"id": 1, "cmd": "subscribe", "params": params}).encode()
     size = len(payload)
     length = b"\xfe" + size.to_bytes(2, "big") if 125 < size < 65_536 else b"\xff" + size.to_bytes(8, "big")

@@ -37,11 +37,6 @@ def price_text(price: int) -> str:
     return f"{price / 10_000:.4f}"
 
 
-def tickers(count: int) -> list[str]:
-    """The markets of the bench."""
-    return [f"KXNHLGAME-26DEC01G{n:04d}-A{n:04d}" for n in range(count)]
-
-
 @dataclass(slots=True)
 class Request:
     """One request, read to its last byte at `at` (perf_counter_ns)."""
@@ -198,12 +193,13 @@ class Loopback:
             length = int(head[place + 15 :].split(b"\r\n", 1)[0]) if place >= 0 else 0
             if len(buffer) < end + 4 + length:
                 return
+            body = bytes(buffer[end + 4 : end + 4 + length])
             del buffer[: end + 4 + length]
             method, target, _ = head.split(b"\r\n", 1)[0].decode().split(" ")
             self.requests.append(Request(at, method, target.partition("?")[0]))
-            self._send(line, self._answer(method, target.partition("?")[0]))
+            self._send(line, self._answer(method, target.partition("?")[0], body))
 
-    def _answer(self, method: str, path: str) -> bytes:
+    def _answer(self, method: str, path: str, sent: bytes) -> bytes:
         status, body = "200 OK", b"{}"
         last = path.rsplit("/", 1)[1]
         if path.endswith("/order_groups/create"):
@@ -215,6 +211,11 @@ class Loopback:
                 b'{"order_id":"00000000-0000-4000-8000-%012d","fill_count":"0.00","remaining_count":"10.00","ts_ms":1}'
                 % self.orders
             )
+        elif last == "batched":
+            gone = [
+                {"order_id": item["order_id"], "reduced_by": "10.00"} for item in orjson.loads(sent)["orders"]
+            ]
+            body = orjson.dumps({"orders": gone})
         elif method == "DELETE":
             body = b'{"order_id":"%s","reduced_by":"10.00","ts_ms":1}' % last.encode()
         elif last == "amend":
@@ -276,8 +277,8 @@ class Loopback:
         if channel == "orderbook_delta":
             line.book_sid, self.book = sid, line
             for ticker in params.get("market_tickers") or []:
-                bids = [[price_text(BASE_BID - i * STEP), SIZE] for i in range(10)]
-                asks = [[price_text(p), SIZE] for p in (BASE_ASK, *range(NEXT_ASK, NEXT_ASK + 900, STEP))]
+                bids = [[price_text(BASE_BID - i * STEP), SIZE] for i in range(40)]
+                asks = [[price_text(p), SIZE] for p in (BASE_ASK, *range(NEXT_ASK, NEXT_ASK + 3_900, STEP))]
                 msg = {"market_ticker": ticker, "market_id": "0d9c", "yes_dollars_fp": bids}
                 out += self._numbered(line, sid, "orderbook_snapshot", {**msg, "no_dollars_fp": asks})
         self._send(line, bytes(out))

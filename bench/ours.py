@@ -9,11 +9,16 @@ import random
 import ssl
 import sys
 import tempfile
+import threading
+import time
+from collections import Counter
 from pathlib import Path
 
 import structlog
 import trio
+from names import tickers
 
+from mm.domain.book import OrderBook
 from mm.domain.fill import Fill
 from mm.domain.grid import uniform_grid
 from mm.domain.market import Market, MarketStatus
@@ -46,18 +51,46 @@ PARAMETERS = StrategyParameters(
 )
 
 
+class Sampler:
+    """Looks at what the loop is doing, a thousand times a second, until told to write it down."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.main = threading.main_thread().ident
+        self.stacks: Counter[tuple[str, ...]] = Counter()
+        threading.Thread(target=self.run, daemon=True).start()
+
+    def run(self) -> None:
+        """In its own thread."""
+        sys.setswitchinterval(0.0002)
+        while True:
+            time.sleep(0.001)
+            frame = sys._current_frames()[self.main or 0]
+            stack: list[str] = []
+            while frame is not None:
+                code = frame.f_code
+                stack.append(f"{Path(code.co_filename).stem}.{code.co_name}")
+                frame = frame.f_back  # type: ignore[assignment]
+            self.stacks[tuple(reversed(stack))] += 1
+            if Path(self.path + ".write").exists():
+                rows = [[list(stack), count] for stack, count in self.stacks.items()]
+                Path(self.path).write_text(json.dumps(rows))
+                return
+
+
 async def nothing() -> None:
     """No fill has to be looked up here."""
 
 
 async def run(options: dict, folder: Path) -> None:  # type: ignore[type-arg]
     """Watch, quote, follow the feed until the process is told to end."""
+    names = tickers(options["markets"])
     surroundings = live_surroundings()
     clock = surroundings.clock
     bucket = Bucket(refill_per_s=1e9, capacity=1e9)
     limits = RateLimits(tier="bench", read=bucket, write=bucket)
     context = ssl.create_default_context(cafile=options["ca"]) if options["ca"] else None
-    signer = load_signer("bench", Path(options["key"]).read_text())
+    signer = load_signer("bench", Path(options["key"]).read_text())  # noqa: ASYNC240 - at the start
     urls = options["rest"] + "/trade-api/v2", options["ws"] + "/trade-api/ws/v2"
     async with (
         open_kalshi(
@@ -93,7 +126,7 @@ async def run(options: dict, folder: Path) -> None:  # type: ignore[type-arg]
             await nursery.start(ledger.run_writer)
             nursery.start_soon(writes.run)
             nursery.start_soon(exchange.keep_ready)
-            for number, ticker in enumerate(map(MarketTicker, options["tickers"])):
+            for number, ticker in enumerate(map(MarketTicker, names)):
                 market = Market(
                     ticker=ticker,
                     event_ticker=ticker.rpartition("-")[0],
@@ -105,8 +138,8 @@ async def run(options: dict, folder: Path) -> None:  # type: ignore[type-arg]
                     floor.quoters[ticker] = quoter
                     await nursery.start(quoter.run)
                 else:
-                    floor.books[ticker] = floor.make_book()
-            await feed.watch([MarketTicker(t) for t in options["tickers"]])
+                    floor.books[ticker] = OrderBook()
+            await feed.watch([MarketTicker(t) for t in names])
             handler = FeedHandler(floor=floor, fills=send, on_feed_down=lambda why: sys.exit(0))
             nursery.start_soon(feed.run, handler)
             while not all(book.is_synced for book in floor.books.values()):
@@ -126,5 +159,8 @@ if __name__ == "__main__":
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         wrapper_class=structlog.make_filtering_bound_logger(40),
     )
+    arguments = json.loads(sys.argv[1])
+    if arguments.get("profile"):
+        Sampler(arguments["profile"])
     with tempfile.TemporaryDirectory() as name:
-        trio.run(run, json.loads(sys.argv[1]), Path(name))
+        trio.run(run, arguments, Path(name))

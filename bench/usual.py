@@ -20,6 +20,7 @@ import websockets
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from names import tickers
 
 CENT = Decimal("0.01")
 
@@ -41,7 +42,8 @@ class Bot:
     def __init__(self, options: dict) -> None:  # type: ignore[type-arg]
         self.options = options
         self.key = load_pem_private_key(Path(options["key"]).read_bytes(), password=None)
-        self.markets = {ticker: Market() for ticker in options["tickers"]}
+        self.names = tickers(options["markets"])
+        self.markets = {ticker: Market() for ticker in self.names}
         context: ssl.SSLContext | bool = False
         if options["ca"]:
             context = ssl.create_default_context(cafile=options["ca"])
@@ -148,12 +150,12 @@ class Bot:
             command = {
                 "id": 1,
                 "cmd": "subscribe",
-                "params": {"channels": ["orderbook_delta"], "market_tickers": self.options["tickers"]},
+                "params": {"channels": ["orderbook_delta"], "market_tickers": self.names},
             }
             await socket.send(json.dumps(command))
             while not all(market.bids for market in self.markets.values()):
                 self.on_message(await socket.recv())
-            for ticker in self.options["tickers"][: self.options["quoted"]]:
+            for ticker in self.names[: self.options["quoted"]]:
                 await asyncio.gather(
                     self.place(ticker, "bid", Decimal("0.50")), self.place(ticker, "ask", Decimal("0.52"))
                 )

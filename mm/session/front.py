@@ -20,6 +20,7 @@ from mm.session.surroundings import Surroundings, live_surroundings, wall_clock
 from mm.session.trading import Trading, first_contact
 from mm.session.venue import check_files, open_venue
 from mm.session.viewing import Viewer
+from mm.session.warm import freeze_memory
 from mm.settings import Settings, load_settings
 from mm.tasks.signals import STOP_SIGNALS
 from mm.views.console import Console, terminal_writer
@@ -86,6 +87,7 @@ def show(trading: Trading, nursery: trio.Nursery, logs: Logs) -> None:
             tell=console.note if is_terminal else lambda line: None,
         )
         nursery.start_soon(dashboard.run)
+    freeze_memory()
 
 
 def open_log_files(settings: Settings) -> AbstractContextManager[Logs]:

@@ -16,7 +16,7 @@ import trio
 
 from mm.domain.fill import Fill
 from mm.domain.histogram import Histogram
-from mm.domain.numbers import Count, Micros, Price
+from mm.domain.numbers import SECOND, Count, Micros, Price
 from mm.domain.order import (
     ClientOrderId,
     GroupId,
@@ -120,6 +120,7 @@ class OrderDesk:
     _by_order_id: dict[OrderId, Order] = attrs.field(factory=dict)
     _done: "OrderedDict[OrderId, Order]" = attrs.field(factory=OrderedDict)
     _early_fills: "OrderedDict[OrderId, list[Fill]]" = attrs.field(factory=OrderedDict)
+    _expected_next: dict[MarketTicker, Micros] = attrs.field(factory=dict)
     placed: int = 0
     cancelled: int = 0
     amended: int = 0
@@ -236,10 +237,11 @@ class OrderDesk:
 
         return await self._send(order, self.exchange.cancel(self._ref(order)), accepted)
 
-    def expect(self, ticker: MarketTicker) -> None:
-        """A market's best prices move: what rests there may have to move soon."""
+    def expect(self, ticker: MarketTicker, now: Micros) -> None:
+        """A market's best prices move: what rests there may have to move soon. Says so once a second, at most."""
         found = self._by_market.get(ticker)
-        if found:
+        if found and now >= self._expected_next.get(ticker, 0):
+            self._expected_next[ticker] = Micros(now + SECOND)
             for order in found.values():
                 if order.state is OrderState.RESTING:
                     self.exchange.expect(self._ref(order))
@@ -438,6 +440,7 @@ class OrderDesk:
         of_market.pop(order.client_order_id, None)
         if not of_market:
             self._by_market.pop(order.ticker, None)
+            self._expected_next.pop(order.ticker, None)
         if order.order_id is None:
             return
         self._by_order_id.pop(order.order_id, None)

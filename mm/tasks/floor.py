@@ -11,6 +11,7 @@ import attrs
 import structlog
 
 from mm.domain.book import OrderBook
+from mm.domain.fees import FeeSchedule
 from mm.domain.fill import Fill
 from mm.domain.inventory import InventoryState
 from mm.domain.market import Market
@@ -21,6 +22,7 @@ from mm.engine.parameters import StrategyParameters
 from mm.engine.quoter import MarketMaker
 from mm.engine.risk.netting import netted
 from mm.engine.strategies.registry import StrategyTable
+from mm.engine.strategies.view import Sibling
 from mm.tasks.desk import OrderDesk
 from mm.tasks.exposure import Exposure
 from mm.tasks.positions import Positions
@@ -38,6 +40,8 @@ class Floor:
     positions: Positions
     net_across: bool = False
     """Rules see the two markets of a game as one position (`NET_ACROSS_MARKETS`)."""
+    fees: dict[str, FeeSchedule] = attrs.field(factory=dict)
+    """By series, as listed; written by discovery."""
     strategies: StrategyTable = attrs.field(factory=StrategyTable)
     """Which market gets which strategy."""
     make_maker: Callable[..., MarketMaker] = MarketMaker
@@ -97,6 +101,8 @@ class Floor:
             market_room=lambda side, price: self.market_room(ticker, side, price),
             price_bound=lambda side: self.exposure.bound(ticker, side),
         )
+        maker.context.fees = self.fees.get(market.series_ticker, maker.context.fees)
+        maker.context.siblings = lambda: self._siblings(ticker)
         if not self.is_feed_up:
             maker.holds["feed"] = "feed is down"
         maker.guard_ticks = self.guard_ticks
@@ -104,6 +110,15 @@ class Floor:
         self.makers[ticker] = maker
         self.update_exposure(ticker)
         return maker
+
+    def _siblings(self, ticker: MarketTicker) -> list[Sibling]:
+        """The quoted markets of the same event, as its strategy may look at them."""
+        found = []
+        for other in self.exposure.siblings(ticker):
+            maker = self.makers.get(other)
+            if maker is not None:
+                found.append(Sibling(ticker=other, touch=maker.others_touch, net=self.positions.net(other)))
+        return found
 
     def remove_market(self, ticker: MarketTicker) -> None:
         """Forget a market that is over and flat, and has no order left."""
@@ -187,7 +202,7 @@ class Floor:
             if decision.has_work or quoter.would_oversleep(decision):
                 quoter.wake()
             elif self.desk is not None:
-                self.desk.expect(ticker)
+                self.desk.expect(ticker, now)
 
     def wake_all(self) -> None:
         """Every quoter looks again."""

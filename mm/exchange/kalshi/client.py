@@ -341,6 +341,18 @@ class KalshiExchange:
         assert results[0].reduced_by is not None  # `_batch_result` has looked
         return results[0].reduced_by
 
+    async def _cancel_in_batch(self, ref: OrderRef) -> Count:
+        item = codec.cancel_item(ref, self._subaccount)
+        body = await self._rest.write(at.CANCEL_BATCH, body={"orders": [item]})
+        results = self._answered(at.CANCEL_BATCH, lambda: self._codec.many(body, "orders", wire.BatchItem))
+        if len(results) != 1:
+            raise OutcomeUnknown(f"{len(results)} results for one order", endpoint=" ".join(at.CANCEL_BATCH))
+        if (error := _batch_result(results[0])) is not None:
+            raise error
+        self._rest.forget(at.AMEND, ref.order_id)
+        assert results[0].reduced_by is not None  # `_batch_result` has looked
+        return results[0].reduced_by
+
     async def cancel_batch(self, refs: Sequence[OrderRef]) -> list[ExchangeError | None]:
         """See the port. The whole batch must fit into the write bucket, else it is refused whole (429)."""
         if not refs:
@@ -382,6 +394,8 @@ class KalshiExchange:
 
     async def keep_ready(self) -> NoReturn:
         """See the port: warm connections, and signatures made ahead."""
+        self._rest.keep(at.PLACE)
+        self._rest.keep(at.CANCEL_BATCH)
         self._rest.keep(at.PLACE)
         self._rest.keep(at.CANCEL_BATCH)
         async with trio.open_nursery() as nursery:

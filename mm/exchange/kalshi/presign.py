@@ -1,8 +1,8 @@
 """Signatures made ahead: an RSA signature takes longer than everything else between a price change and its order.
 
 What is signed is a time, a method and a path, not the body: so the header lines of a path can be ready before anybody
-knows what will be sent there. Paths that never change (create, batches) are always ready; those with an order's id in
-them only while that order may have to move soon. Ready lines are young (`MAX_AGE`); who finds none, or older ones, signs
+knows what will be sent there. Paths that never change (create, batches, the triggers of groups) are always ready; those
+with an order's id in them (amends) only while that order may have to move soon. Ready lines are young (`MAX_AGE`); who finds none, or older ones, signs
 in line, as if this module did not exist. Nothing here connects, sleeps or starts a thread but in `run`.
 """
 
@@ -28,12 +28,14 @@ Call = tuple[str, str]
 
 MAX_AGE: Final = Micros(4 * SECOND)
 """Older lines are not used. 5 seconds either way were accepted in every observation of the venue's clock window."""
-RENEW_AFTER: Final = Micros(2_500_000)
+RENEW_AFTER: Final = Micros(3 * SECOND)
 LOOK_EVERY_S: Final = 0.5
 EXPECTED_FOR: Final = Micros(10 * SECOND)
 """How long a path stays ready after it was last expected."""
-MOST_EXPECTED: Final = 128
-"""Paths of single orders kept ready at once: two for each of 64 quotes. At 2048 bits about 1.5 % of a core."""
+MOST_EXPECTED: Final = 64
+"""Paths of single orders kept ready at once: one for each of 64 quotes. At 2048 bits about 0.6 % of a core."""
+
+GIVES_WAY_AFTER: Final = Micros(3 * SECOND)
 
 _KEY_ID: Final = re.compile(r"[!-~]+")
 
@@ -95,13 +97,26 @@ class ReadySignatures:
         self._shelf.pop(call, None)
 
     def expect(self, method: str, path: str) -> None:
-        """Something may be sent there soon. Cheap; the least recently expected path gives way."""
+        """Something may be sent there soon. Cheap.
+
+        Where there are too many, one that was not expected for a while gives way; else the new one is left out: if all
+        took turns, all would be signed and none be ready.
+        """
         call = method, path
-        self._expected[call] = self._seen
-        self._expected.move_to_end(call)
-        if len(self._expected) > MOST_EXPECTED:
-            gone, _ = self._expected.popitem(last=False)
-            self._shelf.pop(gone, None)
+        expected = self._expected
+        if call not in expected and len(expected) >= MOST_EXPECTED:
+            oldest, since = next(iter(expected.items()))
+            if self._seen - since < GIVES_WAY_AFTER:
+                return
+            del expected[oldest]
+            self._shelf.pop(oldest, None)
+        expected[call] = self._seen
+        expected.move_to_end(call)
+
+    def is_ready(self, method: str, path: str) -> bool:
+        """Whether lines made ahead are there and young enough."""
+        ready = self._shelf.get((method, path)) if self.is_ahead else None
+        return ready is not None and abs(self.clock() - ready[0]) < MAX_AGE
 
     def give_up(self) -> None:
         """The venue does not take signatures that were made ahead: sign in line from now on."""

@@ -157,6 +157,10 @@ class Rest:
         """Its signature is to be ready for a while."""
         self.signatures.expect(endpoint[0], self.options.rest.path + fill_template(endpoint[1], ids))
 
+    def is_ready(self, endpoint: Endpoint) -> bool:
+        """Whether a request there would find its signature made ahead."""
+        return self.signatures.is_ready(endpoint[0], self.options.rest.path + endpoint[1])
+
     def forget(self, endpoint: Endpoint, *ids: str) -> None:
         """It will not be needed any more."""
         self.signatures.drop(endpoint[0], self.options.rest.path + fill_template(endpoint[1], ids))

@@ -116,14 +116,19 @@ async def test_a_clock_that_steps_makes_ready_lines_useless() -> None:
 async def test_orders_are_ready_only_while_they_are_expected_to_move(
     shelf: ReadySignatures, autojump_clock: object
 ) -> None:
-    """And at most so many at once, the ones expected last."""
+    """And at most so many at once; a new one takes the place of one that has not been expected for a while."""
     await trio.sleep(0.1)
     for number in range(200):
         shelf.expect("DELETE", f"/o/{number}")
     await trio.sleep(1)
     assert len(shelf.signer.signed) == presign.MOST_EXPECTED
-    assert not shelf.lines("DELETE", "/o/0")[1]
+    assert shelf.lines("DELETE", "/o/0")[1]
+    assert not shelf.lines("DELETE", "/o/199")[1]
+    await trio.sleep(4)
+    shelf.expect("DELETE", "/o/199")
+    await trio.sleep(1)
     assert shelf.lines("DELETE", "/o/199")[1]
+    assert not shelf.lines("DELETE", "/o/0")[1]
     await trio.sleep(12)
     before = len(shelf.signer.signed)
     await trio.sleep(60)
@@ -172,6 +177,7 @@ async def test_an_order_s_way_is_signed_ahead(nursery: trio.Nursery, autojump_cl
     """Create from the second on, cancel and amend of what rests, the trigger of a group: no signature in line."""
     signer = CountingSigner()
     times: list[bytes] = []
+    paths: list[str] = []
 
     def handle(request: httpx.Request) -> httpx.Response:
         times.append(request.headers["KALSHI-ACCESS-TIMESTAMP"])
@@ -182,7 +188,8 @@ async def test_an_order_s_way_is_signed_ahead(nursery: trio.Nursery, autojump_cl
                 201, json={"order_id": "o1", "fill_count": "0.00", "remaining_count": "10.00"}
             )
         if request.method == "DELETE":
-            return httpx.Response(200, json={"order_id": "o1", "reduced_by": "10.00"})
+            paths.append(request.url.path)
+            return httpx.Response(200, json={"orders": [{"order_id": "o1", "reduced_by": "10.00"}]})
         return httpx.Response(200, json={})
 
     async with opened(handle, signer) as exchange:
@@ -196,6 +203,7 @@ async def test_an_order_s_way_is_signed_ahead(nursery: trio.Nursery, autojump_cl
         await exchange.cancel(REF)
         await exchange.trigger_group(group, exchange_index=0)
         assert len(signer.signed) == before
+        assert paths == ["/trade-api/v2/portfolio/events/orders/batched"]
         await exchange.trigger_group(GroupId("other"), exchange_index=0)
         assert len(signer.signed) == before + 1
 
@@ -251,3 +259,42 @@ async def test_a_bad_key_is_still_told_after_two_requests(
             await exchange.place(ORDER)
 
     assert len(calls) == 3
+
+
+@pytest.mark.parametrize(
+    "reply, kind",
+    [
+        (
+            {"orders": [{"order_id": "o1", "reduced_by": "0.00", "error": {"code": "not_found"}}]},
+            port.NotRestingHere,
+        ),
+        ({"orders": [{"order_id": "o1", "reduced_by": "0.00"}]}, port.NotRestingHere),
+        ({"orders": [{"order_id": "o1"}]}, port.OutcomeUnknown),
+        ({"orders": []}, port.OutcomeUnknown),
+        ({"orders": [{"order_id": "o1", "error": {"code": "trading_is_paused"}}]}, port.TradingPaused),
+    ],
+)
+async def test_a_cancel_sent_as_a_batch_of_one_fails_as_a_cancel_does(
+    nursery: trio.Nursery, autojump_clock: object, reply: dict[str, object], kind: type[port.ExchangeError]
+) -> None:
+    """The batch's success says nothing; the one result in it does."""
+    async with opened(lambda request: httpx.Response(200, json=reply), CountingSigner()) as exchange:
+        nursery.start_soon(exchange.keep_ready)
+        await trio.sleep(1)
+        with pytest.raises(kind):
+            await exchange.cancel(REF)
+
+
+async def test_other_shards_pay_their_own_cancels(nursery: trio.Nursery, autojump_clock: object) -> None:
+    """A batch is billed to shard 0, whatever is in it: elsewhere an order is cancelled by its own path."""
+    seen = []
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        seen.append(request.url.path)
+        return httpx.Response(200, json={"order_id": "o1", "reduced_by": "10.00"})
+
+    async with opened(handle, CountingSigner()) as exchange:
+        nursery.start_soon(exchange.keep_ready)
+        await trio.sleep(1)
+        assert await exchange.cancel(attrs.evolve(REF, exchange_index=3)) == 1_000
+    assert seen == ["/trade-api/v2/portfolio/events/orders/o1"]
