@@ -3,6 +3,7 @@
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
+from pathlib import Path
 from typing import Final
 
 import attrs
@@ -26,6 +27,8 @@ from mm.session.surroundings import Surroundings
 from mm.session.tape import Tape
 from mm.session.venue import Venue
 from mm.settings import Settings
+from mm.settings.proof import warnings
+from mm.settings.sports import load_sports
 from mm.settings.table import EVERYTHING
 from mm.tasks.alerts import Alerts
 from mm.tasks.budget import ReadBudget, WriteBudget
@@ -37,12 +40,14 @@ from mm.tasks.feed import FeedHandler, run_feed
 from mm.tasks.fence import Fence
 from mm.tasks.floor import Floor
 from mm.tasks.freshness import Moment
+from mm.tasks.goals import GoalKeeper, Scoreboard
 from mm.tasks.guardian import Guardian
 from mm.tasks.guards import GuardKeeper
 from mm.tasks.ids import OrderIds
 from mm.tasks.killswitch import KillSwitch
 from mm.tasks.monitor import Monitor
 from mm.tasks.positions import Positions
+from mm.tasks.probabilities import Probabilities
 from mm.tasks.pull import Puller
 from mm.tasks.quoter import QuoterTools
 from mm.tasks.reconcile import Reconciler
@@ -238,10 +243,16 @@ class Trading:
                 on_feed_down=self.puller.feed_down,
                 on_market=discovery.on_market_event,
                 on_fenced=self.puller.fenced,
+                goals=self._guard_goals(nursery),
             )
             await nursery.start(run_feed, feed, handler)
             nursery.start_soon(self.monitor.run)
+            probabilities = self._probabilities()
+            if probabilities is not None:
+                nursery.start_soon(probabilities.run)
             await nursery.start(discovery.run, nursery)
+            for text in warnings(self.settings, on_paper=self.venue.is_paper):
+                self.alerts.risk("unproven strategy", text)
             self.alerts.started(f"{self.venue.label}: quoting {len(self.floor.makers)} markets")
             on_trading()
 
@@ -259,6 +270,35 @@ class Trading:
             renewals_per_hour=renewals_per_hour(ttl_s),
             on_problem=self.notices.problem,
         )
+
+    def _probabilities(self) -> Probabilities | None:
+        """The file of probabilities from outside, where there is one."""
+        path = self.settings["PROBABILITIES_FILE"]
+        if not path:
+            return None
+        return Probabilities(
+            path=Path(path).expanduser(),
+            floor=self.floor,
+            runner=self.surroundings.runner,
+            clock=self.clock,
+            on_problem=lambda text: self.alerts.error("probabilities", text),
+        )
+
+    def _guard_goals(self, nursery: trio.Nursery) -> GoalKeeper | None:
+        """The goal guard and its scoreboard, where the setting asks for it."""
+        if self.settings["GOAL_GUARD"] != "on":
+            return None
+        keeper = GoalKeeper(floor=self.floor, sports=load_sports(), tell=self.notices.goal_guarded)
+        scoreboard = Scoreboard(
+            keeper=keeper,
+            exchange=self.exchange,
+            reads=self.reads,
+            clock=self.clock,
+            on_problem=self.notices.problem,
+        )
+        nursery.start_soon(scoreboard.run)
+        nursery.start_soon(scoreboard.watch_time)
+        return keeper
 
     def _tools(self) -> QuoterTools:
 

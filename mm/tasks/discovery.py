@@ -16,7 +16,7 @@ import structlog
 import trio
 
 from mm.domain.errors import ConfigError
-from mm.domain.fees import FeeType
+from mm.domain.fees import FeeSchedule, FeeType
 from mm.domain.market import Market
 from mm.domain.numbers import SECOND, Micros
 from mm.domain.order import MarketTicker
@@ -98,6 +98,8 @@ class Discovery:
                 continue
             if series.fee_type is FeeType.FLAT:
                 self.refused[ticker] = "fee type flat is not understood"
+            else:
+                self.floor.fees[ticker] = FeeSchedule(series.fee_type, series.fee_multiplier)
         if problems:
             raise ConfigError(problems)
 
