@@ -62,7 +62,7 @@ def live(folder: Path, discord: Discord) -> list[tuple[str, float]]:
                 while trio.current_time() < OUTAGE_S + AFTER_S:
                     turn += 1
                     feed.book(4_000 + 100 * (turn % 4), 6_000 + 100 * (turn % 4))
-                    if turn % 6 == 0:
+                    if turn % 3 == 0:
                         trading.alerts.risk(f"c{turn}", f"critical {turn}", severity=Severity.CRITICAL)
                     trading.alerts.error("loop", f"the same again {turn}")
                     bids = [
@@ -70,9 +70,9 @@ def live(folder: Path, discord: Discord) -> list[tuple[str, float]]:
                         for r in exchange.resting(GAME)
                         if r.side is Side.BID and r.client_order_id != short_session.FOREIGN
                     ]
-                    if turn % 20 == 0 and bids:
+                    if turn % 8 == 0 and bids:
                         exchange.fill(bids[0].order_id, 100)
-                    await trio.sleep(10.0)
+                    await trio.sleep(20.0)
                 trading.stop("the script is over")
 
             surroundings = attrs.evolve(
@@ -111,10 +111,10 @@ def test_ten_minutes_without_discord(how: str, undisturbed: list[Any], tmp_path:
     discord = Discord(how)
     written = live(tmp_path, discord)
 
-    assert len(undisturbed) > 100
+    assert len(undisturbed) > 50
     assert written == undisturbed
     told = "\n".join(text for _, text in discord.taken)
-    criticals = [f"critical {turn}" for turn in range(6, 73, 6)]
+    criticals = [f"critical {turn}" for turn in range(3, 37, 3)]
     assert [text for text in criticals if f"] {text}" not in told] == []
     first_minute = [text for at, text in discord.taken if at < discord.taken[0][0] + 60]
     print(
