@@ -192,6 +192,7 @@ def strategies_table(
     jobs: int = 2,
     variants: str = "hybrid,hybrid+guard,slow-wide-small,avellaneda-stoikov,join",
     play: bool = True,
+    page: Path | None = None,
 ) -> int:
     """Play strategies against the embedded exchange's games on the same seeds, and print the table.
 
@@ -203,11 +204,15 @@ def strategies_table(
         jobs: Processes.
         variants: Strategies, comma separated; with +guard the goal guard is on, with @late makers learn of goals last.
         play: Play what is missing; --no-play only prints the table of what is there.
+        page: Write the table into this page too, between its marks.
     """
     from mm.research.arena.run import read_done, run_nights
-    from mm.research.arena.table import table
+    from mm.research.arena.table import into_page, table
 
     names = [name.strip() for name in variants.split(",") if name.strip()]
     entries = run_nights(names, nights, out, jobs=jobs) if play else read_done(out)
-    sys.stdout.write(table(entries, names) + "\n")
+    found = table(entries, names)
+    sys.stdout.write(found + "\n")
+    if page is not None:
+        page.write_text(into_page(page.read_text(), found))
     return 0

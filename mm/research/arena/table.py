@@ -5,6 +5,8 @@ from typing import Any, Final
 
 import attrs
 
+from mm.domain.errors import ConfigError
+
 _Z: Final = 1.96
 Entry = Mapping[str, Any]
 
@@ -72,6 +74,19 @@ def table(entries: Sequence[Entry], variants: Sequence[str]) -> str:
     guarded = [v for v in variants if "+guard" in v and v.replace("+guard", "") in by_variant]
     parts += [_compared(by_variant[v.replace("+guard", "")], by_variant[v], v) for v in guarded]
     return "\n".join(parts)
+
+
+BEGIN: Final = "<!-- arena -->"
+END: Final = "<!-- end of arena -->"
+
+
+def into_page(page: str, text: str) -> str:
+    """The page with the table between its marks. Raises `ConfigError` when they are not there."""
+    before, begin, rest = page.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ConfigError([f"the page has no {BEGIN} and {END}"])
+    return f"{before}{BEGIN}\n\n{text.strip()}\n\n{END}{after}"
 
 
 def _money(by_variant: Mapping[str, Mapping[tuple[int, str], Any]]) -> str:
