@@ -158,19 +158,15 @@ def merge(tapes: Iterable[Tape]) -> Tape:
     }
     for tape in tapes:
         moved = [_place(merged, places, market) for market in tape.markets]
-        for row in range(len(tape)):
-            market = tape.markets[tape.market[row]]
-            made_up = market.source is BookSource.PRINTS and market.ticker in has_book
-            if made_up and tape.kind[row] in _BOOK_ROWS:
-                continue
-            merged.add(
-                tape.at[row],
-                tape.kind[row],
-                moved[tape.market[row]],
-                tape.price[row],
-                tape.count[row],
-                tape.ts[row],
-            )
+        made_up = [m.source is BookSource.PRINTS and m.ticker in has_book for m in tape.markets]
+        places_of = array("i", [moved[market] for market in tape.market])
+        rows: Sequence[int] | None = None
+        if any(made_up):  # a recorded book is better than one made from prints
+            rows = [r for r, m in enumerate(tape.market) if not (made_up[m] and tape.kind[r] in _BOOK_ROWS)]
+        for name in COLUMNS:
+            column = places_of if name == "market" else getattr(tape, name)
+            kept = column if rows is None else array(column.typecode, [column[row] for row in rows])
+            getattr(merged, name).extend(kept)
         end = tape.span[1]
         for market in tape.markets:
             if last_of[market.ticker] == end:
