@@ -88,8 +88,8 @@ GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 KEPT_ORDERS = 2_000
 KEPT_FILLS = 2_000
 LEVELS = 5
-TICK_S = 1.0
-DRIFT_EACH_S = 16.0
+TICK_S = 2.0
+DRIFT_EACH_S = 20.0
 TAKE_EACH_S = 3.0
 MAX_SLOPE = 1.0
 MAX_PAUSE_MS = 2.0
@@ -133,6 +133,7 @@ class Tape:
     seqs: dict[int, int] = attrs.field(factory=dict)
     out: bytearray = attrs.field(factory=bytearray)
     messages: int = 0
+    sending: trio.Lock = attrs.field(factory=trio.Lock)
 
     def __attrs_post_init__(self) -> None:
         for name in self.names:
@@ -269,12 +270,13 @@ class Tape:
 
     async def flush(self) -> None:
         """Send what has gathered."""
-        if self.out and self.stream is not None:
-            data, self.out = bytes(self.out), bytearray()
-            await self.stream.send_all(data)
+        async with self.sending:
+            if self.out and self.stream is not None:
+                data, self.out = bytes(self.out), bytearray()
+                await self.stream.send_all(data)
 
     def tick(self) -> None:
-        """The deltas of a second: some books drift, the rest is noise behind the touch and at it."""
+        """The deltas of a tick: some books drift, the rest is noise behind the touch and at it."""
         before = self.messages
         for name in self.watched:
             if self.rng.random() < TICK_S / DRIFT_EACH_S:

@@ -207,6 +207,7 @@ def exchange(
     speed: float | None = None,
     games: int = 16,
     markets: int | None = None,
+    wide: Annotated[bool, Parameter(negative="")] = False,
     replay: Path | None = None,
     infer_trades: Annotated[bool, Parameter(negative="")] = False,
     settle: Annotated[bool, Parameter(negative="")] = False,
@@ -227,6 +228,7 @@ def exchange(
         speed: Game clocks and traders run this much faster than life: 10, a recording 1, unless given.
         games: How many games.
         markets: How many markets in all, for breadth; without it two a game.
+        wide: --markets markets (84000 without) of many series instead of games: as wide as the venue, and as dead.
         replay: Serve the books of this recording instead of a generated slate.
         infer_trades: In a recording without trades, take a best level that shrinks as traded.
         settle: Markets of a recording that close end as their last book said, and settle.
@@ -251,6 +253,7 @@ def exchange(
             speed=speed,
             games=games,
             markets=markets,
+            wide=wide,
             replay=replay,
             infer_trades=infer_trades,
             settle=settle,

@@ -29,8 +29,11 @@ from mm.exchange.embedded.slate.generated import GeneratedSlate, SlateSize
 from mm.exchange.embedded.slate.recording import ReplayError
 from mm.exchange.embedded.slate.replay import Replay
 from mm.exchange.embedded.slate.source import MarketSource
+from mm.exchange.embedded.slate.wide import WideSlate
 
 SLATE_SPEED: Final = 10.0
+WIDE_MARKETS: Final = 84_000
+"""As many as the venue listed in autumn 2026."""
 REPLAY_SPEED: Final = 1.0
 
 
@@ -48,6 +51,8 @@ class ExchangeOptions:
     games: int = 16
     markets: int | None = None
     """Markets in all; None: two a game."""
+    wide: bool = False
+    """`markets` markets of many series instead of games: as wide as the real venue, and as dead."""
     replay: Path | None = attrs.field(default=None, converter=attrs.converters.optional(Path))
     """Serve a recording instead of a generated slate."""
     shards: int = 1
@@ -148,6 +153,8 @@ def make_source(options: ExchangeOptions, seed: int) -> MarketSource:
                 infers_trades=options.infer_trades,
                 settles=options.settle,
             )
+        if options.wide:
+            return WideSlate(seed=seed, markets=options.markets or WIDE_MARKETS, shards=options.shards)
         return GeneratedSlate(
             seed=seed,
             speed=SLATE_SPEED if options.speed is None else options.speed,

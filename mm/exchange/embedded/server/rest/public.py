@@ -1,5 +1,6 @@
 """Operations that need no signature: the exchange, series, events, markets, books, trades, candles, games."""
 
+from collections.abc import Mapping
 from typing import Final
 
 from mm.domain.market import MarketStatus
@@ -12,7 +13,7 @@ from mm.exchange.embedded.server.candles import Candle
 from mm.exchange.embedded.server.errors import ParameterError, not_found
 from mm.exchange.embedded.server.http import Response
 from mm.exchange.embedded.server.limits import endpoint_costs
-from mm.exchange.embedded.server.paging import decode_position, page_by_key, position_cursor
+from mm.exchange.embedded.server.paging import decode_position, page_by_key, page_of_filtered, position_cursor
 from mm.exchange.embedded.server.rest.games import related
 from mm.exchange.embedded.server.service import Call, Json, Service
 
@@ -327,9 +328,16 @@ def get_markets(call: Call) -> Response:
     """`GET /markets`."""
     limit = call.query.limit(default=100, highest=1_000)
     filters = _market_filters(call)
-    passing = [state for state in call.core.markets().values() if all(passes(state) for passes in filters)]
-    page, cursor = page_by_key(
-        "markets", passing, lambda state: state.ticker, limit=limit, cursor=call.query.text("cursor")
+    found: Mapping[MarketTicker, MarketState] = call.core.markets()
+    tickers = call.query.words("tickers")
+    if tickers is not None:  # a few of what may be tens of thousands
+        found = {t: found[t] for t in map(MarketTicker, tickers) if t in found}
+    page, cursor = page_of_filtered(
+        "markets",
+        found,
+        lambda state: all(passes(state) for passes in filters),
+        limit=limit,
+        cursor=call.query.text("cursor"),
     )
     return call.ok({"markets": [listing.market(state) for state in page], "cursor": cursor})
 
