@@ -240,6 +240,7 @@ def test_every_alert_is_on_the_page_of_alerts() -> None:
         "triggered": "mae_failsafe",
         "portfolio": "portfolio MAE",
         "guarded": "a guard",
+        "goal_guarded": "goal guard",
         "of_reconciler": "cash: the exchange says",
         "drifted": "our position is",
         "agreed_again": "positions agree again",
