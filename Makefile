@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: strategies-table bench bench-quick docs simulate simulate-mutants setup run paper test check contract-report bench-exchange twin-clients crash-test guarantee cancel-everywhere interleavings bench-journal fmt exchange lock clean bench-breadth bench-scheduler bench-memory
+.PHONY: simulate-ci crash-everywhere strategies-table bench bench-quick docs simulate simulate-mutants setup run paper test check contract-report bench-exchange twin-clients crash-test guarantee cancel-everywhere interleavings bench-journal fmt exchange lock clean bench-breadth bench-scheduler bench-memory
 
 setup: $(STAMP)
 
@@ -99,6 +99,14 @@ bench-idle: $(STAMP)  # CPU and RSS of the bot over ten minutes, 16 games at spe
 simulate: $(STAMP)  # 1,000 short seeds, 50 of them twice, and 50 full ones
 	@$(BIN)/mm simulate --seeds 1-1000 --twice 50
 	@$(BIN)/mm simulate --seeds 1-50 --full
+
+simulate-ci: $(STAMP)  # the seeds that once found something, 20 short ones twice, and one seed in two processes
+	@$(BIN)/mm simulate --kept
+	@$(BIN)/mm simulate --seeds 1-20 --twice 20
+	@$(BIN)/python -m pytest -q tests/simulation -k canary
+
+crash-everywhere: $(STAMP)  # three short lives, killed at every step and every commit (about twelve minutes on two idle cores)
+	@for seed in $(or $(SEEDS),4 21 23); do $(BIN)/mm simulate --crash-everywhere $$seed || exit 1; done
 
 simulate-mutants: $(STAMP)  # known bugs, planted one by one: each must be caught
 	@$(BIN)/python -m mm.simulation.mutants

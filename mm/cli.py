@@ -333,6 +333,7 @@ def simulate(
     twice: int = 0,
     shrink: bool = True,
     era: int | None = None,
+    kept: Annotated[bool, Parameter(negative="")] = False,
     crash_everywhere: str | None = None,
     every: int = 1,
     offset: int = 0,
@@ -350,6 +351,7 @@ def simulate(
         twice: Run the first so many seeds a second time and compare the traces' hashes.
         shrink: Find the fewest faults that still make a failing seed fail.
         era: 1 plays the worlds as they were before guardians were part of them; docs/simulation.md names such seeds.
+        kept: Only the seeds that once found something; they must hold.
         crash_everywhere: A seed, or A-B: kill the bot at every step and every commit of that life, one world for each.
         every: With --crash-everywhere: only every K-th step (and all commits).
         offset: With --every: begin with step N + 1.
@@ -367,6 +369,7 @@ def simulate(
         twice=twice,
         shrink=shrink,
         era=era,
+        kept=kept,
         crash_everywhere=crash_everywhere,
         every=every,
         offset=offset,

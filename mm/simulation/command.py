@@ -12,7 +12,7 @@ import orjson
 from mm.domain.errors import ConfigError
 from mm.domain.order import TRANSITIONS
 from mm.simulation.everywhere import Choice, run_everywhere
-from mm.simulation.plan import KINDS, LATEST_ERA, draw_plan
+from mm.simulation.plan import KEPT, KINDS, LATEST_ERA, draw_plan
 from mm.simulation.play import Result, run_world
 from mm.simulation.run import Progress, Totals, resumed, run_seeds, shrunk
 
@@ -31,6 +31,7 @@ def simulate(
     twice: int = 0,
     shrink: bool = True,
     era: int | None = None,
+    kept: bool = False,
     crash_everywhere: str | None = None,
     every: int = 1,
     offset: int = 0,
@@ -48,6 +49,7 @@ def simulate(
         twice: Run the first so many seeds a second time and compare the hashes.
         shrink: Shrink the fault schedule of failing seeds.
         era: 1 plays the worlds of before there were guardians in them; without it the latest.
+        kept: Instead, play the seeds that once found something.
         crash_everywhere: Instead, kill the bot at every point of these seeds' lives.
         every: Of the steps take every so-manieth.
         offset: Beginning with this one, from 0.
@@ -66,6 +68,8 @@ def simulate(
     era = LATEST_ERA if era is None else era
     if not 1 <= era <= LATEST_ERA:
         raise ConfigError([f"--era {era}: 1 to {LATEST_ERA}"])
+    if kept:
+        return _play_kept(workers)
     if trace is not None:
         return _trace(numbers, full, era, trace)
     totals = resumed(json, is_full=full, era=era) if json is not None else Totals()
@@ -125,6 +129,25 @@ def _trace(numbers: list[int], full: bool, era: int, path: Path) -> int:
             for violation in result.violations:
                 sys.stdout.write(f"  {violation.text()}\n")
     return 1 if failed else 0
+
+
+def _play_kept(jobs: int) -> int:
+    """The seeds that once found something: they must hold."""
+    started, bad = time.monotonic(), 0
+    for is_full in (False, True):
+        for era in range(1, LATEST_ERA + 1):
+            seeds = [seed for full, when, seed in KEPT if (full, when) == (is_full, era)]
+            for result in (
+                run_seeds(seeds, is_full=is_full, jobs=min(jobs, len(seeds)), until=None, era=era)
+                if seeds
+                else ()
+            ):
+                if result.violations:
+                    bad += 1
+                    _tell_failure(result, era)
+    sys.stdout.write(f"{len(KEPT)} seeds that once found something, in {time.monotonic() - started:.0f} s\n")
+    sys.stdout.write(f"{len(KEPT) - bad} held, {bad} failed\n")
+    return 1 if bad else 0
 
 
 def _compare(numbers: list[int], totals: Totals, full: bool, era: int, jobs: int) -> list[int]:
