@@ -5,14 +5,15 @@ hide the machine (cooldown 0) or stop it (limits, budget: without bound). Starte
 """
 
 import json
+import os
 import random
+import signal
 import ssl
 import sys
 import tempfile
-import threading
-import time
 from collections import Counter
 from pathlib import Path
+from types import FrameType
 
 import structlog
 import trio
@@ -52,30 +53,26 @@ PARAMETERS = StrategyParameters(
 
 
 class Sampler:
-    """Looks at what the loop is doing, a thousand times a second, until told to write it down."""
+    """Looks at what the loop is doing, by the CPU time that it uses, until told to write it down."""
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self.main = threading.main_thread().ident
         self.stacks: Counter[tuple[str, ...]] = Counter()
-        threading.Thread(target=self.run, daemon=True).start()
+        signal.signal(signal.SIGPROF, self.look)
+        signal.setitimer(signal.ITIMER_PROF, 0.001, 0.001)
 
-    def run(self) -> None:
-        """In its own thread."""
-        sys.setswitchinterval(0.0002)
-        while True:
-            time.sleep(0.001)
-            frame = sys._current_frames()[self.main or 0]
-            stack: list[str] = []
-            while frame is not None:
-                code = frame.f_code
-                stack.append(f"{Path(code.co_filename).stem}.{code.co_name}")
-                frame = frame.f_back  # type: ignore[assignment]
-            self.stacks[tuple(reversed(stack))] += 1
-            if Path(self.path + ".write").exists():
-                rows = [[list(stack), count] for stack, count in self.stacks.items()]
-                Path(self.path).write_text(json.dumps(rows))
-                return
+    def look(self, number: int, frame: FrameType | None) -> None:
+        """One sample."""
+        stack: list[str] = []
+        while frame is not None:
+            code = frame.f_code
+            stack.append(f"{Path(code.co_filename).stem}.{code.co_name}")
+            frame = frame.f_back
+        self.stacks[tuple(reversed(stack))] += 1
+        if os.path.exists(self.path + ".write"):
+            signal.setitimer(signal.ITIMER_PROF, 0.0)
+            rows = [[list(stack), count] for stack, count in self.stacks.items()]
+            Path(self.path).write_text(json.dumps(rows))
 
 
 async def nothing() -> None:

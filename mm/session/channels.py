@@ -2,9 +2,7 @@
 
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager
-from typing import Final
-
-import httpx
+from typing import TYPE_CHECKING, Final
 
 from mm.exchange.kalshi.options import is_loopback
 from mm.session.surroundings import Surroundings
@@ -12,7 +10,9 @@ from mm.settings import Secret, Settings
 from mm.tasks.alert_values import Severity
 from mm.tasks.mail import MailSender, MailServer
 from mm.tasks.senders import Route, Sender
-from mm.tasks.webhooks import discord, generic, slack, telegram
+
+if TYPE_CHECKING:
+    import httpx  # 6 MB with what it brings along: loaded where a way to people is configured
 
 TIMEOUT_S: Final = 10.0
 MIN_INTERVALS_S: Final = {"telegram": 3.0, "email": 30.0}
@@ -33,6 +33,8 @@ async def open_routes(settings: Settings, surroundings: Surroundings) -> AsyncGe
     if not any(settings[name] for name in (*SECRETS, "EMAIL_TO")):
         yield []
         return
+    import httpx
+
     async with httpx.AsyncClient(
         transport=surroundings.alert_transport, timeout=TIMEOUT_S, follow_redirects=False
     ) as client:
@@ -46,8 +48,10 @@ async def open_routes(settings: Settings, surroundings: Surroundings) -> AsyncGe
 
 
 def _senders(
-    settings: Settings, surroundings: Surroundings, client: httpx.AsyncClient
+    settings: Settings, surroundings: Surroundings, client: "httpx.AsyncClient"
 ) -> Iterator[tuple[str, Sender]]:
+    from mm.tasks.webhooks import discord, generic, slack, telegram
+
     def revealed(name: str) -> str:
         found: Secret = settings[name]
         return found.reveal()

@@ -22,9 +22,11 @@ from mm.session.venue import check_files, open_venue
 from mm.session.viewing import Viewer
 from mm.session.warm import freeze_memory
 from mm.settings import Settings, load_settings
+from mm.tasks.attribution import FILE_NAME as ATTRIBUTION_FILE
+from mm.tasks.attribution import Attribution
 from mm.tasks.signals import STOP_SIGNALS
-from mm.views.console import Console, terminal_writer
 from mm.views.logs import Logs, open_logs
+from mm.views.plain import PlainLines
 from mm.views.texts import summary_text
 
 log = structlog.get_logger(__name__)
@@ -71,10 +73,25 @@ def has_terminal() -> bool:
 def show(trading: Trading, nursery: trio.Nursery, logs: Logs) -> None:
     """Start the console and the dashboard beside the trading."""
     viewer = Viewer(trading, trading.clock())
+    trading.attribution = attribution = Attribution(
+        floor=trading.floor,
+        clock=trading.clock,
+        path=trading.settings.data_dir / ATTRIBUTION_FILE,
+        runner=trading.surroundings.runner,
+        session=trading.ids.session,
+    )
+    nursery.start_soon(attribution.run)
     is_terminal = sys.stdout.isatty() and os.environ.get("TERM", "") not in ("", "dumb")
-    writer = terminal_writer(sys.stdout, trio.CapacityLimiter(1))
-    console = Console(write=writer, is_terminal=is_terminal, logs=logs)
-    nursery.start_soon(console.run, viewer.snapshot)
+    tell = say_nothing
+    if is_terminal:
+        from mm.views.console import Console, terminal_writer  # with rich, which is large
+
+        writer = terminal_writer(sys.stdout, trio.CapacityLimiter(1))
+        console = Console(write=writer, is_terminal=True, logs=logs)
+        nursery.start_soon(console.run, viewer.snapshot)
+        tell = console.note
+    else:
+        nursery.start_soon(PlainLines().run, viewer.snapshot)
     if trading.settings["WEB_ADDRESS"] != "off":
         # Imported only here: who switches the dashboard off does not pay for it.
         from mm.session.web import Dashboard
@@ -84,10 +101,14 @@ def show(trading: Trading, nursery: trio.Nursery, logs: Logs) -> None:
             viewer=viewer,
             address=trading.settings["WEB_ADDRESS"],
             names=trading.settings["WEB_HOSTS"],
-            tell=console.note if is_terminal else lambda line: None,
+            tell=tell,
         )
         nursery.start_soon(dashboard.run)
     freeze_memory()
+
+
+def say_nothing(line: str) -> None:
+    """Where there is no screen to print on."""
 
 
 def open_log_files(settings: Settings) -> AbstractContextManager[Logs]:

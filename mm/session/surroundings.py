@@ -8,10 +8,9 @@ import random
 import secrets
 import time
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import attrs
-import httpx
 import trio
 
 from mm.domain.numbers import Micros
@@ -20,6 +19,9 @@ from mm.ledger.store import Connect, connect_sqlite
 from mm.session.service_socket import service_manager
 from mm.tasks.guardian_process import Spawn, spawn_guardian
 from mm.tasks.service import ServiceManager
+
+if TYPE_CHECKING:
+    import httpx
 
 T = TypeVar("T")
 
@@ -36,11 +38,11 @@ class Surroundings:
     """For session ids: must not repeat over restarts."""
     connect: Callable[[str, int], Awaitable[trio.abc.Stream]]
     runner: Runner
-    transport: httpx.AsyncBaseTransport | None = None
+    transport: "httpx.AsyncBaseTransport | None" = None
     """What httpx sends through beside trading; None: sockets."""
     signing_runner: Runner | None = None
     """Makes signatures ahead, beside the ledger's runner; None: in the loop itself."""
-    alert_transport: httpx.AsyncBaseTransport | None = None
+    alert_transport: "httpx.AsyncBaseTransport | None" = None
     mail_runner: Runner | None = None
     """Runs what talks to a mail server, beside the ledger's runner; may leave a thread behind when cancelled."""
     file_runner: Runner | None = None

@@ -1,4 +1,4 @@
-"""The console: one calm table on a terminal, plain lines of fields elsewhere.
+"""The console: one calm table on a terminal, the lines of `plain` elsewhere. Loaded where there is a terminal: rich is large.
 
 Drawn by hand, once a second, from a frozen snapshot. The text reaches the terminal through an injected
 writer, because a terminal may stop reading (Ctrl-S) for as long as it likes, and the event loop must not wait with it.
@@ -21,9 +21,9 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
-from mm.domain.numbers import Money, format_count, format_money
-from mm.domain.order import MarketTicker
+from mm.domain.numbers import Money
 from mm.views.logs import Logs
+from mm.views.plain import PlainLines, venue_text
 from mm.views.snapshot import BudgetView, MarketView, QuoteView, Snapshot
 from mm.views.texts import age, cents, clip, contracts, dollars, duration, short_names
 
@@ -31,8 +31,6 @@ log = structlog.get_logger(__name__)
 
 REFRESH_S: Final = 1.0
 """A screen costs about 10 ms to draw: once a second is calm, and one percent of a core."""
-PLAIN_S: Final = 10.0
-"""Between two status lines where there is no terminal."""
 MARKET_ROWS: Final = 16
 OTHER_ROWS: Final = 12
 """Lines of the screen that are not market rows: heading, table head, totals, alerts."""
@@ -69,7 +67,6 @@ class Console:
     size: tuple[int, int] | None = None
     """Columns and lines, for tests; None: ask the terminal each time."""
     _notes: deque[str] = attrs.field(factory=lambda: deque(maxlen=NOTES), init=False)
-    _shown: dict[MarketTicker, tuple[str, str, int]] = attrs.field(factory=dict, init=False)
 
     async def run(
         self,
@@ -80,7 +77,7 @@ class Console:
         task_status.started()
         if self.is_terminal:
             await self._run_table(get_snapshot)
-        await self._run_plain(get_snapshot)
+        await PlainLines().run(get_snapshot)
 
     def note(self, line: str) -> None:
         """A line for people, above the table. The oldest go when too many wait; the log file has them all."""
@@ -122,56 +119,6 @@ class Console:
         if text:
             await self.write(text)
 
-    # --- elsewhere ---
-
-    async def _run_plain(self, get_snapshot: Callable[[], Snapshot]) -> NoReturn:
-        while True:
-            snapshot = get_snapshot()
-            self._log_changes(snapshot)
-            log.info("status", **status_fields(snapshot))
-            await trio.sleep(PLAIN_S)
-
-    def _log_changes(self, snapshot: Snapshot) -> None:
-        """One line for each market whose state or position is not what was said last."""
-        shown = {m.ticker: (m.state, m.reason, int(m.position)) for m in snapshot.markets}
-        for market in snapshot.markets:
-            if self._shown.get(market.ticker) != shown[market.ticker]:
-                log.info(
-                    "market",
-                    market=market.ticker,
-                    state=market.state,
-                    reason=market.reason,
-                    position=format_count(market.position),
-                    realized=format_money(market.realized),
-                )
-        self._shown = shown
-
-
-def status_fields(snapshot: Snapshot) -> dict[str, object]:
-    """The totals as fields of one line."""
-    fields: dict[str, object] = {
-        "venue": _venue(snapshot),
-        "uptime_s": snapshot.uptime_s,
-        "markets": len(snapshot.markets),
-        "quoted": snapshot.quoted,
-        "working_orders": snapshot.working_orders,
-        "fills": snapshot.fills,
-        "contracts": format_count(snapshot.contracts),
-        "net": format_count(snapshot.net_position),
-        "gross": format_count(snapshot.gross_position),
-        "realized": format_money(snapshot.realized),
-        "unrealized": format_money(snapshot.unrealized),
-        "fees": format_money(snapshot.fees),
-        "feed": "up" if snapshot.is_feed_up else "down",
-        "feed_age_s": None if snapshot.feed_age_s is None else round(snapshot.feed_age_s, 1),
-    }
-    for name, budget in (("writes", snapshot.writes), ("reads", snapshot.reads)):
-        if budget is not None:
-            fields[f"{name}_left"] = f"{budget.share:.0%}"
-    if snapshot.notice:
-        fields["notice"] = snapshot.notice
-    return fields
-
 
 # --- drawing ---------------------------------------------------------------------------------------------------------
 
@@ -190,15 +137,11 @@ def render(snapshot: Snapshot, height: int) -> RenderableType:
     return Group(*parts)
 
 
-def _venue(snapshot: Snapshot) -> str:
-    return f"{snapshot.environment}{', paper' if snapshot.is_paper else ''}"
-
-
 def _heading(snapshot: Snapshot) -> Text:
     is_money_real = snapshot.environment == "prod" and not snapshot.is_paper
     line = Text(no_wrap=True, overflow="ellipsis")
     line.append("mm ", style="bold")
-    line.append(f"{_venue(snapshot)}", style="bold red" if is_money_real else "bold")
+    line.append(f"{venue_text(snapshot)}", style="bold red" if is_money_real else "bold")
     line.append(f" · up {duration(snapshot.uptime_s)}")
     feed_age = snapshot.feed_age_s
     is_fresh = snapshot.is_feed_up and feed_age is not None and feed_age < STALE_S

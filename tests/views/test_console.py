@@ -9,7 +9,8 @@ import structlog
 import trio
 from rich.console import Console as RichConsole
 
-from mm.views.console import Console, render, status_fields
+from mm.views.console import Console, render
+from mm.views.plain import status_fields
 from mm.views.snapshot import BudgetView, MarketView, QuoteView, Snapshot
 
 NOW = 1_796_166_601_000_000

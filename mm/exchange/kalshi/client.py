@@ -29,7 +29,9 @@ from mm.exchange.kalshi.presign import ReadySignatures, Runner, Work
 from mm.exchange.kalshi.reading import Codec, JsonObject, Malformed, error_of, items, next_cursor
 from mm.exchange.kalshi.rest import Params, Rest, error_for_code
 from mm.exchange.kalshi.signing import Signer
+from mm.exchange.kalshi.spread import OnFull, SpreadFeed
 from mm.exchange.kalshi.stream import KalshiFeed
+from mm.exchange.kalshi.subscriptions import Channel
 from mm.exchange.paging import read_all
 from mm.exchange.port import (
     Balance,
@@ -82,7 +84,7 @@ class KalshiExchange:
     account: str
     _rest: Rest
     _codec: Codec
-    _feed_factory: Callable[[], KalshiFeed]
+    _feed_factory: Callable[[], SpreadFeed]
     _run_blocking: Runner
 
     # markets
@@ -341,18 +343,6 @@ class KalshiExchange:
         assert results[0].reduced_by is not None  # `_batch_result` has looked
         return results[0].reduced_by
 
-    async def _cancel_in_batch(self, ref: OrderRef) -> Count:
-        item = codec.cancel_item(ref, self._subaccount)
-        body = await self._rest.write(at.CANCEL_BATCH, body={"orders": [item]})
-        results = self._answered(at.CANCEL_BATCH, lambda: self._codec.many(body, "orders", wire.BatchItem))
-        if len(results) != 1:
-            raise OutcomeUnknown(f"{len(results)} results for one order", endpoint=" ".join(at.CANCEL_BATCH))
-        if (error := _batch_result(results[0])) is not None:
-            raise error
-        self._rest.forget(at.AMEND, ref.order_id)
-        assert results[0].reduced_by is not None  # `_batch_result` has looked
-        return results[0].reduced_by
-
     async def cancel_batch(self, refs: Sequence[OrderRef]) -> list[ExchangeError | None]:
         """See the port. The whole batch must fit into the write bucket, else it is refused whole (429)."""
         if not refs:
@@ -516,7 +506,7 @@ async def open_kalshi(
     reader = Codec()
     account = f"{options.rest.netloc}/{signer.key_id}/{options.subaccount}/live"
 
-    def feed() -> KalshiFeed:
+    def line(channels: tuple[Channel, ...], on_full: OnFull) -> KalshiFeed:
         return KalshiFeed(
             options=options,
             signer=signer,
@@ -526,6 +516,8 @@ async def open_kalshi(
             ssl_context=context,
             tap=tap,
             codec=reader,
+            channels=channels,
+            on_full=on_full,
         )
 
     signatures = ReadySignatures(signer, clock, is_ahead=sign_ahead)
