@@ -112,7 +112,9 @@ def make_plan(request: SweepRequest) -> Plan:
     twice = sorted({r for r in request.recordings if list(request.recordings).count(r) > 1})
     problems += [f"{source}: given twice" for source in twice]
     recordings = []
-    for source in request.recordings:
+    for given in request.recordings:
+        # Workers may stand in another folder than we do.
+        source = given if "://" in given else os.path.abspath(given)
         try:
             recordings.append(Recording(source=source, size=size_of(source)))
         except (OSError, ImportError, ValueError) as error:
