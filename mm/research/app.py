@@ -185,6 +185,16 @@ def evaluate(
     return run_evaluate(strategy, trades=trades or [], sets=set or [])
 
 
+def attribution() -> int:
+    """What the bot's fills were worth 1 s, 5 s, 30 s and 5 minutes later and at settlement, and what its back-test said.
+
+    By strategy, side, regime, place in the queue and market, from MM_DATA_DIR/attribution.jsonl, which the bot writes.
+    """
+    from mm.research.attribution import run_attribution
+
+    return run_attribution()
+
+
 def strategies_table(
     *,
     out: Path = Path("build/arena.jsonl"),

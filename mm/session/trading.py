@@ -31,6 +31,7 @@ from mm.settings.proof import warnings
 from mm.settings.sports import load_sports
 from mm.settings.table import EVERYTHING
 from mm.tasks.alerts import Alerts
+from mm.tasks.attribution import Attribution
 from mm.tasks.budget import ReadBudget, WriteBudget
 from mm.tasks.catalogue import Catalogue, renewals_per_hour
 from mm.tasks.desk import OrderDesk
@@ -95,6 +96,8 @@ class Trading:
     """Made with the feed."""
     monitor: Monitor = attrs.field(init=False)
     tape: Tape = attrs.field(init=False)
+    attribution: Attribution | None = None
+    """Notes what becomes of each fill; None: nobody asked for it."""
     is_new_quoting_off: str = ""
     """Why no new quotes are allowed by hand (setting or kill switch); empty when they are."""
     _kill_switch_why: str = ""
@@ -363,6 +366,8 @@ class Trading:
 
     def _filled(self, fill: Fill) -> None:
         self.tape.add(fill)
+        if self.attribution is not None:
+            self.attribution.add(fill)
         if self.monitor.guards is not None:
             self.monitor.guards.filled(fill.count, self.clock())
         self.notices.filled(fill)
@@ -419,6 +424,8 @@ class Trading:
 
     def finish(self) -> None:
         """Fill the summary with this run's figures."""
+        if self.attribution is not None:
+            self.attribution.close()
         summary, positions = self.summary, self.floor.positions
         summary.markets = len(self.markets_seen)
         summary.orders_placed = self.desk.placed
