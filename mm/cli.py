@@ -11,7 +11,7 @@ from cyclopts import App, Parameter
 
 import mm
 from mm.domain.errors import ConfigError, MMError
-from mm.research.app import backtest, convert, sweep
+from mm.research.app import attribution, backtest, convert, evaluate, strategies_table, sweep
 
 app = App(
     name="mm",
@@ -319,6 +319,9 @@ def replay(
 app.command(backtest)
 app.command(convert)
 app.command(sweep)
+app.command(evaluate)
+app.command(attribution)
+app.command(strategies_table)
 
 
 @app.command
