@@ -29,9 +29,7 @@ from mm.exchange.kalshi.presign import ReadySignatures, Runner, Work
 from mm.exchange.kalshi.reading import Codec, JsonObject, Malformed, error_of, items, next_cursor
 from mm.exchange.kalshi.rest import Params, Rest, error_for_code
 from mm.exchange.kalshi.signing import Signer
-from mm.exchange.kalshi.spread import OnFull, SpreadFeed
 from mm.exchange.kalshi.stream import KalshiFeed
-from mm.exchange.kalshi.subscriptions import Channel
 from mm.exchange.paging import read_all
 from mm.exchange.port import (
     Balance,
@@ -84,7 +82,7 @@ class KalshiExchange:
     account: str
     _rest: Rest
     _codec: Codec
-    _feed_factory: Callable[[], SpreadFeed]
+    _feed_factory: Callable[[], KalshiFeed]
     _run_blocking: Runner
 
     # markets
@@ -506,7 +504,7 @@ async def open_kalshi(
     reader = Codec()
     account = f"{options.rest.netloc}/{signer.key_id}/{options.subaccount}/live"
 
-    def line(channels: tuple[Channel, ...], on_full: OnFull) -> KalshiFeed:
+    def feed() -> KalshiFeed:
         return KalshiFeed(
             options=options,
             signer=signer,
@@ -516,8 +514,6 @@ async def open_kalshi(
             ssl_context=context,
             tap=tap,
             codec=reader,
-            channels=channels,
-            on_full=on_full,
         )
 
     signatures = ReadySignatures(signer, clock, is_ahead=sign_ahead)
