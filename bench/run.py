@@ -345,7 +345,7 @@ def rates_round(rig: Rig, found: Results, number: int, quick: bool) -> None:
     for bot in ("usual", "ours"):
         running = rig.start(bot, markets=32, quoted=32, ttl_s=60)
         try:
-            seconds = 1.5 if quick else 10.0
+            seconds = 1.5 if quick else 6.0
             taken, sent = running.paced(10.0, seconds, 32, number)
             found.paced[bot].append((100 * taken / seconds, 1e6 * taken / sent * 1000 / 1e6))
             taken, sent = running.paced(200.0, 1.0 if quick else 4.0, 32, number + 100)
@@ -359,8 +359,11 @@ def idle(rig: Rig, found: Results, quick: bool) -> None:
     for markets in (16, 10_000) if quick else (16, 64, 1_000, 10_000):
         running = rig.start("ours", markets=markets, quoted=min(markets, 64), ttl_s=60)
         try:
-            running.venue.settle(1.0)
-            seconds = 1.5 if quick else 15.0
+            # A fresh order's amend is kept signed for ten seconds: idle begins after that.
+            begun = time.monotonic()
+            while time.monotonic() - begun < (1.0 if quick else 11.0):
+                running.venue.pump(0.2)
+            seconds = 1.5 if quick else 8.0
             before, began = cpu_s(running.process.pid), time.monotonic()
             while time.monotonic() - began < seconds:
                 running.venue.pump(0.2)

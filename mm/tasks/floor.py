@@ -200,8 +200,10 @@ class Floor:
             self.decisions += 1
             decision = quoter.look()
             if decision.has_work or quoter.would_oversleep(decision):
-                quoter.wake()
-            elif self.desk is not None:
+                quoter.hear(decision)
+                continue
+            quoter.hear_nothing(decision)
+            if self.desk is not None:
                 self.desk.expect(ticker, now)
 
     def wake_all(self) -> None:

@@ -85,6 +85,8 @@ class Quoter:
     )
     _exiting: bool = False
     _failures: int = 0
+    _heard: Decision | None = None
+    """What the reader has just decided, for this task to begin with; what is sent is decided once more."""
     _wakes_at: Micros | None = None
     """When it looks again by itself; None when only a wake will do."""
     _holds_until: dict[str, Micros] = attrs.field(factory=dict)
@@ -97,7 +99,18 @@ class Quoter:
 
     def wake(self) -> None:
         """Something changed: look again."""
+        self._heard = None
         self._wake.set()
+
+    def hear(self, decision: Decision) -> None:
+        """Something is to be sent: `decision` says what. Looked at by the task, unless somebody wakes it before."""
+        self._heard = decision
+        self._wake.set()
+
+    def hear_nothing(self, decision: Decision) -> None:
+        """The newest decision asks for nothing: what was heard before it, and not looked at yet, no longer counts."""
+        if self._heard is not None:
+            self._heard = decision
 
     def would_oversleep(self, decision: Decision) -> bool:
         """Whether something of `decision` comes due before this task looks again by itself."""
@@ -117,7 +130,8 @@ class Quoter:
                 task_status.started()
                 while True:
                     self._wake = trio.Event()
-                    decision = self.look()
+                    heard, self._heard = self._heard, None
+                    decision = heard or self.look()
                     self._start_work(nursery, decision)
                     await self._rest(decision)
 
