@@ -180,7 +180,10 @@ def evaluate(
         trades: CSV files of prints, plain or gzip, instead of those under MM_RECORDINGS.
         set: NAME=VALUE, a parameter of the strategy or of the trading rules; may be repeated.
     """
+    from mm.research.command import quiet
     from mm.research.evaluate import run_evaluate
+
+    quiet()
 
     return run_evaluate(strategy, trades=trades or [], sets=set or [])
 

@@ -12,7 +12,7 @@ import attrs
 from mm.domain.errors import ConfigError
 from mm.engine.parameters import StrategyParameters
 from mm.engine.strategies.base import Strategy
-from mm.research.command import quiet, read_all
+from mm.research.command import read_all
 from mm.research.gates import Check, Evaluation, Examiner, ModelFigures
 from mm.research.variants import make_variant, split_sets
 from mm.settings.load import load_settings
@@ -54,7 +54,6 @@ def run_evaluate(
     """The command: 0 when both gates are passed, 3 when one is not. Raises `ConfigError`."""
     stdout = stdout or sys.stdout
     variant = make_variant(name, name, split_sets(sets))
-    quiet()
     paths = list(trades) or find_prints(recordings_folder())
     tape = read_all(paths)
     found = Examiner(tape, variant.parameters).evaluate(variant.strategy)

@@ -198,7 +198,9 @@ class Examiner:
                 for at, _, side, price, count in fills_of(self.run(strategy, tape))
             ]
         return _equal(
-            "prices 1-p and sides swapped give the mirrored fills, market by market", found, expected
+            "prices 1-p and sides swapped give the mirrored fills, market by market",
+            sorted(found),
+            sorted(expected),
         )
 
     def _elsewhere(self, strategy: Strategy, fills: Fills) -> Check:
