@@ -4,6 +4,7 @@ No task runs here outside `Feed.run`, so the object is usable in every cleanup. 
 from outside.
 """
 
+import itertools
 import os
 import ssl
 from collections.abc import AsyncGenerator, Callable, Sequence
@@ -29,7 +30,9 @@ from mm.exchange.kalshi.presign import ReadySignatures, Runner, Work
 from mm.exchange.kalshi.reading import Codec, JsonObject, Malformed, error_of, items, next_cursor
 from mm.exchange.kalshi.rest import Params, Rest, error_for_code
 from mm.exchange.kalshi.signing import Signer
+from mm.exchange.kalshi.spread import FURTHER, OnFull, SpreadFeed, numbered
 from mm.exchange.kalshi.stream import KalshiFeed
+from mm.exchange.kalshi.subscriptions import Channel
 from mm.exchange.paging import read_all
 from mm.exchange.port import (
     Balance,
@@ -82,7 +85,7 @@ class KalshiExchange:
     account: str
     _rest: Rest
     _codec: Codec
-    _feed_factory: Callable[[], KalshiFeed]
+    _feed_factory: Callable[[], SpreadFeed]
     _run_blocking: Runner
 
     # markets
@@ -504,7 +507,10 @@ async def open_kalshi(
     reader = Codec()
     account = f"{options.rest.netloc}/{signer.key_id}/{options.subaccount}/live"
 
-    def feed() -> KalshiFeed:
+    further = itertools.count(1)
+
+    def line(channels: tuple[Channel, ...], on_full: OnFull) -> KalshiFeed:
+        shown = tap if tap is None or channels else numbered(tap, next(further) * FURTHER)
         return KalshiFeed(
             options=options,
             signer=signer,
@@ -512,8 +518,10 @@ async def open_kalshi(
             randomness=randomness,
             connect=connect,
             ssl_context=context,
-            tap=tap,
+            tap=shown,
             codec=reader,
+            channels=channels,
+            on_full=on_full,
         )
 
     signatures = ReadySignatures(signer, clock, is_ahead=sign_ahead)
@@ -533,7 +541,7 @@ async def open_kalshi(
         )
     try:
         yield KalshiExchange(
-            account, Rest(http, options, signatures), reader, feed, run_blocking or _in_the_loop
+            account, Rest(http, options, signatures), reader, lambda: SpreadFeed(line), run_blocking or _in_the_loop
         )
     finally:
         if isinstance(http, WarmHttp):

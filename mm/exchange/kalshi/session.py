@@ -26,6 +26,7 @@ Frame = dict[str, Any]
 _TERMINAL: Final = (10, 25)
 """Channel error, buffer overflow: the subscription is gone, the socket is not."""
 _UNKNOWN_SID: Final = 7
+_MARKET_LIMIT: Final = 26
 _NOT_SUPPORTED: Final = (5, 13)
 
 log = structlog.get_logger(__name__)
@@ -54,6 +55,8 @@ class FeedSession:
     reader: FrameReader
     counts: FrameCounts
     subaccount: int = 0
+    on_full: Callable[[Sequence[MarketTicker]], None] | None = None
+    """Told of markets that this connection may not carry; None: they are tried again here, later."""
     has_work: bool = True
     urgent: list[str] = attrs.field(factory=list)
     """Commands that go before what `Subscriptions.commands` plans."""
@@ -268,6 +271,8 @@ class FeedSession:
         elif command is not None:
             if command.kind is CommandKind.SNAPSHOT and code in _NOT_SUPPORTED:
                 self._resubscribe(subscription, at)
+            elif code == _MARKET_LIMIT and command.kind is CommandKind.ADD and self.on_full is not None:
+                self.on_full(self.subscriptions.over_limit(command))
             else:
                 self.subscriptions.refused(command, at)
 

@@ -7,7 +7,7 @@ our own ping (the venue's pings stay away for over a minute on busy sockets). Wh
 import itertools
 import math
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, NoReturn
 
 import attrs
@@ -22,7 +22,7 @@ from mm.exchange.kalshi.reading import Codec, read_error
 from mm.exchange.kalshi.rest import CLOCK_REFUSED
 from mm.exchange.kalshi.session import FeedLost, FeedSession, FrameCounts
 from mm.exchange.kalshi.signing import Signer, signed_headers
-from mm.exchange.kalshi.subscriptions import Subscriptions
+from mm.exchange.kalshi.subscriptions import UNFILTERED, Channel, Subscriptions
 from mm.exchange.kalshi.websocket import (
     ClientSocket,
     HandshakeFailed,
@@ -60,6 +60,10 @@ class KalshiFeed:
     _connect: Connect
     _ssl_context: ssl.SSLContext | None
     _tap: Tap | None = None
+    _channels: tuple[Channel, ...] = UNFILTERED
+    """The channels that take no list of markets; none of them on a further connection."""
+    _on_full: Callable[[Sequence[MarketTicker]], None] | None = None
+    """Told of markets that the venue refuses on this connection for a limit of its own."""
     _codec: Codec = attrs.field(factory=Codec)
     _counts: FrameCounts = attrs.field(factory=FrameCounts)
     _connects: int = 0
@@ -84,6 +88,17 @@ class KalshiFeed:
             self._session.subscriptions.forget(tickers)
         self._wake.set()
         await trio.lowlevel.checkpoint()
+
+    def distrust_all(self) -> None:
+        """Every book of this connection is to begin anew with a snapshot; deltas before that are not delivered."""
+        if self._session is not None:
+            self._session.subscriptions.out_of_sync(list(self._wanted), trio.current_time())
+        self._wake.set()
+
+    @property
+    def watched(self) -> list[MarketTicker]:
+        """What this connection is to carry."""
+        return list(self._wanted)
 
     async def resync(self, tickers: Sequence[MarketTicker]) -> None:
         """See the port. Without a connection there is nothing to ask: the next one begins with snapshots."""
@@ -193,11 +208,12 @@ class KalshiFeed:
         self._last_alive = trio.current_time()
         session = FeedSession(
             sink,
-            Subscriptions(self._wanted, self._options.use_yes_price),
+            Subscriptions(self._wanted, self._options.use_yes_price, self._channels),
             self._codec,
             FrameReader(self._codec.tally, self._options.use_yes_price),
             self._counts,
             self._options.subaccount,
+            self._on_full,
         )
         self._session = session
         log.info("feed connected", connects=self._connects, markets=len(self._wanted))

@@ -6,6 +6,7 @@ back with a growing delay, so that nothing here runs hot. Times are seconds of a
 """
 
 import enum
+import itertools
 import math
 from collections.abc import Collection, Iterable
 from typing import Final
@@ -20,6 +21,10 @@ REPLY_TIMEOUT_S: Final = 5.0
 SNAPSHOT_TIMEOUT_S: Final = 3.0
 """A snapshot that was asked for and did not come is asked for again after this, then after twice as long, ..."""
 MAX_DELAY_S: Final = 60.0
+MARKETS_A_COMMAND: Final = 500
+"""Markets named in one command at most: a list of ten thousand is a frame of 300 kB."""
+SNAPSHOTS_AHEAD: Final = 1_000
+"""No more markets are added while so many first snapshots are still to come: a burst of all would cost the subscription."""
 FORGIVEN_AFTER_S: Final = 30.0
 """Trouble longer ago than this no longer makes the next attempt wait."""
 
@@ -121,6 +126,8 @@ class Subscriptions:
 
     wanted: dict[MarketTicker, None]
     use_yes_price: bool = True
+    unfiltered: tuple[Channel, ...] = UNFILTERED
+    """None on a connection that carries markets only."""
     channels: dict[Channel, Subscription] = attrs.field(
         factory=lambda: {channel: Subscription(channel) for channel in (*UNFILTERED, *PER_MARKET)}
     )
@@ -148,7 +155,7 @@ class Subscriptions:
     def commands(self, now: float) -> list[str]:
         """Everything that should be sent now. Each call returns only what was not returned before."""
         out: list[str] = []
-        for channel in UNFILTERED:
+        for channel in self.unfiltered:
             subscription = self.channels[channel]
             if subscription.is_off and now >= subscription.may_ask_at:
                 out.append(self._subscribe(subscription, None, now))
@@ -166,7 +173,7 @@ class Subscriptions:
             if subscription.asked_at is not None:
                 times.append(subscription.asked_at + REPLY_TIMEOUT_S)
             elif subscription.channel in UNFILTERED:
-                if subscription.is_off:
+                if subscription.is_off and subscription.channel in self.unfiltered:
                     times.append(subscription.may_ask_at)
             elif self.wanted and (subscription.is_off or subscription.markets != self.wanted.keys()):
                 times.append(subscription.may_ask_at)
@@ -185,8 +192,9 @@ class Subscriptions:
         if subscription.sid is None:
             if not self.wanted or now < subscription.may_ask_at:
                 return []
-            command = self._subscribe(subscription, list(self.wanted), now)
-            self._told(subscription, self.wanted, now)
+            first = list(itertools.islice(self.wanted, MARKETS_A_COMMAND))
+            command = self._subscribe(subscription, first, now)
+            self._told(subscription, first, now)
             return [command]
         if not self.wanted:
             # An emptied trade subscription might mean "everything": end it instead.
@@ -194,13 +202,28 @@ class Subscriptions:
         out: list[str] = []
         gone = subscription.markets - self.wanted.keys()
         if gone:
-            out.append(self._update(subscription, CommandKind.DELETE, "delete_markets", sorted(gone)))
+            out += self._updates(subscription, CommandKind.DELETE, "delete_markets", sorted(gone))
             subscription.markets -= gone
-        new = [ticker for ticker in self.wanted if ticker not in subscription.markets]
-        if new and now >= subscription.may_ask_at:
-            out.append(self._update(subscription, CommandKind.ADD, "add_markets", new))
-            self._told(subscription, new, now)
+        if now >= subscription.may_ask_at:
+            new = (ticker for ticker in self.wanted if ticker not in subscription.markets)
+            room = self._room() if subscription is self.book else len(self.wanted)
+            if room > 0 and (some := list(itertools.islice(new, room))):
+                out += self._updates(subscription, CommandKind.ADD, "add_markets", some)
+                self._told(subscription, some, now)
         return out
+
+    def _room(self) -> int:
+        """How many more books may be asked for now."""
+        coming = sum(awaited.is_first for awaited in self.awaited.values())
+        return SNAPSHOTS_AHEAD - coming
+
+    def _updates(
+        self, subscription: Subscription, kind: CommandKind, action: str, tickers: list[MarketTicker]
+    ) -> list[str]:
+        return [
+            self._update(subscription, kind, action, tickers[start : start + MARKETS_A_COMMAND])
+            for start in range(0, len(tickers), MARKETS_A_COMMAND)
+        ]
 
     def _plan_snapshots(self, now: float) -> list[str]:
         if self.book.sid is None:
@@ -213,7 +236,7 @@ class Subscriptions:
             awaited.is_first = False
             awaited.ask_at = now + awaited.delay
             awaited.delay = min(awaited.delay * 2, MAX_DELAY_S)
-        return [self._update(self.book, CommandKind.SNAPSHOT, "get_snapshot", due)]
+        return self._updates(self.book, CommandKind.SNAPSHOT, "get_snapshot", due)
 
     def _told(self, subscription: Subscription, tickers: Iterable[MarketTicker], now: float) -> None:
         for ticker in tickers:
@@ -277,6 +300,14 @@ class Subscriptions:
             if command.channel is Channel.ORDERBOOK:
                 for ticker in command.tickers:
                     self.awaited.pop(ticker, None)
+
+    def over_limit(self, command: Command) -> tuple[MarketTicker, ...]:
+        """The venue takes no more markets on this connection: those of the command are given up here, and returned."""
+        for ticker in command.tickers:
+            self.wanted.pop(ticker, None)
+            self.channels[command.channel].markets.discard(ticker)
+        self.forget(command.tickers)
+        return command.tickers
 
     def lost(self, subscription: Subscription, now: float) -> list[MarketTicker]:
         """The venue dropped a subscription; returns the markets whose books are no longer whole."""
