@@ -88,7 +88,7 @@ GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 KEPT_ORDERS = 2_000
 KEPT_FILLS = 2_000
 LEVELS = 5
-TICK_S = 2.0
+TICK_S = 5.0
 DRIFT_EACH_S = 20.0
 TAKE_EACH_S = 3.0
 MAX_SLOPE = 1.0
@@ -714,11 +714,12 @@ async def live(options: argparse.Namespace, folder: Path, found: dict[str, Any])
             if at >= next_sample:
                 next_sample += 300.0
                 found["samples"].append((at / 3_600, rss_mb()))
-                if round(at) % 1_800 < 2:
+                if round(at) % 1_800 < TICK_S:
                     print(
                         f"{at / 3_600:5.1f} h  RSS {rss_mb():6.1f} MB  messages {tape.messages:>9,}  "
                         f"orders {exchange.created:>8,}  fills {exchange.all_fills:>7,}  "
-                        f"wall {time.monotonic() - found['started']:6.0f} s",
+                        f"wall {time.monotonic() - found['started']:6.0f} s  "
+                        f"slope of the last hour {slope(found['samples'][-12:]):+.2f} MB/h",
                         flush=True,
                     )
             await trio.sleep(TICK_S)
