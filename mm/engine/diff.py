@@ -135,6 +135,10 @@ def _decide(
     decision = decide_quote(
         wanted.side, order.price, wanted, touch, timer.last_action, now, parameters, cooldown=cooldown
     )
+    moves = (QuoteAction.REPLACE, QuoteAction.WAIT)
+    if decision.action in moves and order.price == wanted.price and order.leaves >= CONTRACT:
+        # A least move finer than the tick: the place in the queue is not given up to stand at the same price again.
+        return QuoteDecision(QuoteAction.KEEP)
     if decision.action is QuoteAction.KEEP and order.leaves < CONTRACT:
         # Too little to be a quote: as if nothing rested, but what rests has to go first.
         fresh = decide_quote(

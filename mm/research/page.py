@@ -388,7 +388,7 @@ def _equity(outcome: Outcome) -> str:
         values = [value for _, value in curve if value is not None] + [0.0]
         axes = _Axes(times, (min(values), max(values)), height_, top)
         zero = f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{axes.y(0):.1f}" y2="{axes.y(0):.1f}" stroke="#98a2b3"/>'
-        label = f'<text x="{LEFT + 6}" y="{top + TOP + 12}">{name}</text>'
+        label = f'<text x="{WIDTH - RIGHT - 6}" y="{top + TOP + 12}" text-anchor="end">{name}</text>'
         unit = "{:.0f}" if max(values) - min(values) > 20 else "{:.2f}"
         parts += [axes.frame(unit.format), zero, axes.steps(curve, line, 1.6), label]
         top += height_

@@ -65,6 +65,31 @@ def plan(
     return plan_side(M, side, quote, orders, touch, timer or SideTimer(), Micros(now), DEFAULTS, brake=brake)
 
 
+def test_a_quote_whose_price_stays_is_not_replaced_however_small_the_least_move() -> None:
+    """With a MIN_REQUOTE_CENTS finer than the tick the price before rounding may be far enough away, the price the same."""
+    fine = attrs.evolve(DEFAULTS, min_requote=Price(50))
+    quote = wanted(4_800, want=Fraction(4_890))
+    for brake in (BrakeState.OFF, BrakeState.WIDER):
+        found = plan_side(
+            M,
+            BID,
+            quote,
+            [order(4_800)],
+            FAR,
+            SideTimer(last_action=Micros(0)),
+            Micros(LATER),
+            fine,
+            brake=brake,
+        )
+        assert found == SidePlan()
+    smaller = plan_side(
+        M, BID, attrs.evolve(quote, count=Count(500)), [order(4_800)], FAR, SideTimer(), Micros(LATER), fine
+    )
+    assert [type(command) for command in smaller.commands] == [Decrease]
+    crumb = plan_side(M, BID, quote, [order(4_800, 1_000, filled=950)], FAR, SideTimer(), Micros(LATER), fine)
+    assert [type(command) for command in crumb.commands] == [Cancel]
+
+
 class TestPlacing:
     def test_nothing_there(self) -> None:
         """One create."""
