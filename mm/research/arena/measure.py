@@ -18,6 +18,8 @@ from mm.exchange.embedded.slate.live import LiveGame
 
 NEAR: Final = Micros(10 * SECOND)
 """So long after a goal its window lasts."""
+NEAR_ENOUGH: Final = 100
+"""A cent: opinions differ by so much at any time."""
 HORIZONS: Final = (1, 5, 30, 300)
 """Seconds after a fill at which the book's mid is looked at again."""
 
@@ -27,12 +29,14 @@ class GoalNote:
     """One goal: what of ours was stale, and until when."""
 
     at: Micros
+    fair: dict[MarketTicker, int] = attrs.field(factory=dict)
+    """Where the market goes at once, by ticker: the honest value before, and what of its jump is made at once."""
     stale: dict[OrderId, int] = attrs.field(factory=dict)
-    """Our orders on the wrong side of the new honest value, with their size."""
+    """Our resting orders on the wrong side of it by more than `NEAR_ENOUGH`, with their size."""
     gone_at: Micros | None = None
     """When the last of them was gone."""
     had: int = 0
-    """How many there were."""
+    """How many there were, those placed within 10 s after the goal among them."""
     filled: int = 0
     """Of these, ended by a fill."""
 
@@ -105,13 +109,22 @@ class Meter:
         """A goal fell just now: which of our quotes does it make stale?"""
         found = GoalNote(at=at)
         note.goals.append(found)
+        share = note.game.goals.jump_share
+        for line in note.game.listing.lines:
+            # A goal's time is cut to whole microseconds: just before and just after it.
+            before, after = self.honest(line.ticker, Micros(at - 5)), self.honest(line.ticker, Micros(at + 5))
+            found.fair[line.ticker] = round(before + share * (after - before))
         user = self.core.users()[self.user]
         for order in user.resting.values():
-            if self.by_ticker.get(order.ticker) is not note:
-                continue
-            if (order.price - self.honest(order.ticker, at)) * order.side.sign > 0:
-                found.stale[order.order_id] = order.remaining
-        found.had = len(found.stale)
+            if self.by_ticker.get(order.ticker) is note:
+                self._judge(found, order.order_id, order.ticker, order.price, order.side, order.remaining)
+
+    def _judge(
+        self, goal: GoalNote, order_id: OrderId, ticker: MarketTicker, price: Price, side: Side, left: int
+    ) -> None:
+        if (price - goal.fair[ticker]) * side.sign > NEAR_ENOUGH:
+            goal.had += order_id not in goal.stale
+            goal.stale[order_id] = left
 
     def order(self, event: OrderUpdated, now: Micros) -> None:
         """One of our orders changed."""
@@ -119,14 +132,15 @@ class Meter:
         note = self.by_ticker[order.ticker]
         if note.goals:
             goal = note.goals[-1]
-            if order.order_id in goal.stale and (
-                order.status is not OrderStatus.RESTING
-                or (order.price - self.honest(order.ticker, goal.at)) * order.side.sign <= 0
-            ):
+            rests = order.status is OrderStatus.RESTING
+            is_wrong = (order.price - goal.fair[order.ticker]) * order.side.sign > NEAR_ENOUGH
+            if order.order_id in goal.stale and not (rests and is_wrong):
                 del goal.stale[order.order_id]
                 goal.filled += order.last_update_reason is Reason.TRADE
                 if not goal.stale:
                     goal.gone_at = now
+            elif rests and now - goal.at <= NEAR:
+                self._judge(goal, order.order_id, order.ticker, order.price, order.side, order.remaining)
         self._look_for_free_money(note)
 
     def _look_for_free_money(self, note: GameNote) -> None:
