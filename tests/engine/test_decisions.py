@@ -283,6 +283,21 @@ def test_another_parameter_shows_the_first_difference() -> None:
     assert found.recorded != found.replayed
 
 
+def test_another_parameter_that_changes_nothing_is_no_difference() -> None:
+    """Not even at a later checkpoint, where the recorded state holds the recorded parameter."""
+    life = Life(4)
+    life.live(200)
+    entries = as_read(life.sink.take(new_epoch=True))
+    life.live(200)
+
+    def same_in_effect(parameters: StrategyParameters) -> StrategyParameters:
+        return attrs.evolve(parameters, max_markets_to_trade=17)
+
+    player = play([*entries, *as_read(life.sink.take())], change=same_in_effect)
+    assert player.differences == []
+    assert player.checkpoints == 1
+
+
 def test_a_changed_code_path_shows_the_first_difference(monkeypatch: pytest.MonkeyPatch) -> None:
     """A rule that answers otherwise today is found where it first matters."""
     life = Life(6)

@@ -326,11 +326,11 @@ class Player:
         for name in state_fields():
             if name in _INPUTS or name not in recorded:
                 continue
-            found = pack(getattr(market.maker, name))
-            if name == "parameters" and found != recorded[name]:
-                continue  # changed on purpose
-            if found != recorded[name]:
-                path, a, b = next(differing(recorded[name], found))
+            if name == "parameters":
+                continue  # an input; changed on purpose, perhaps
+            then, found = _own(recorded[name]), _own(pack(getattr(market.maker, name)))
+            if found != then:
+                path, a, b = next(differing(then, found))
                 self._differs(market, f"state.{name}{path and '.' + path}", a, b)
                 return
 
@@ -364,6 +364,11 @@ _ACTS: Final[dict[str, Callable[..., None]]] = {
     "decide": Player._decide,
     "raised": Player._raised,
 }
+
+
+def _own(data: Any) -> Any:
+    """A part of the state without the parameters that it shares with the market."""
+    return {k: v for k, v in data.items() if k != "parameters"} if isinstance(data, dict) else data
 
 
 def _key(name: str, args: Iterable[Any]) -> str:
