@@ -51,8 +51,8 @@ def simulate(
         era: 1 plays the worlds of before there were guardians in them; without it the latest.
         kept: Instead, play the seeds that once found something.
         crash_everywhere: Instead, kill the bot at every point of these seeds' lives.
-        every: Of the steps take every so-manieth.
-        offset: Beginning with this one, from 0.
+        every: Take every K-th of the steps only.
+        offset: Begin with step N + 1.
         point: Only the point of this name, in this process.
     """
     numbers = parse_seeds(seeds)

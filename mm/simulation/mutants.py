@@ -23,6 +23,7 @@ from mm.engine import quoting
 from mm.exchange.kalshi import codec
 from mm.exchange.kalshi.subscriptions import Subscriptions
 from mm.exchange.port import NewOrder
+from mm.guard.sweep import Report, Sweep
 from mm.ledger.ledger import Ledger
 from mm.simulation.plan import draw_plan
 from mm.simulation.play import run_world
@@ -277,6 +278,11 @@ def _no_groups(original: Any) -> Any:
     return trigger_groups
 
 
+def _only_looks_on() -> Patch:
+    """The guardian says that all is well, and does nothing."""
+    return mock.patch.object(Sweep, "run", return_value=Report(True, 0, (), 0, (), 0.0))
+
+
 def _at_risk_when_filled() -> Patch:
     return mock.patch.object(Order, "at_risk", property(lambda order: order.unbooked))
 
@@ -302,6 +308,7 @@ MUTANTS: Final = (
     Mutant("one contract more than the market limit", _replaced(quoting, "room", _one_more)),
     Mutant("the global limit is loose", _replaced(Floor, "market_room", _no_global_limit)),
     Mutant("orders do not change the exposure", _replaced(Floor, "order_changed", _no_recount)),
+    Mutant("the guardian only looks on", _only_looks_on),
     Mutant("a hold is never lifted", _replaced(Floor, "lift_all", _never_lifted)),
 )
 
