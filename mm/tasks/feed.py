@@ -74,6 +74,8 @@ class FeedHandler:
             return
         book.snapshot(bids, asks)
         self.floor.mark(ticker)
+        if self.goals is not None:
+            self.goals.on_snapshot(ticker)
 
     def on_delta(self, ticker: MarketTicker, side: Side, price: Price, change: Count, ts: Micros) -> None:
         """One level. Raises `BookOutOfSync`, which the feed answers with a resync."""

@@ -90,13 +90,15 @@ class GoalKeeper:
             self._changed[game] = None
         return guard
 
-    def forget(self, ticker: MarketTicker) -> None:
-        """A market is not quoted or watched any more."""
-        game = self.game_of(ticker)
-        if game is None or game not in self.guards:
-            return
-        self.guards[game].forget(ticker)
-        if not self._markets(game):
+    def on_snapshot(self, ticker: MarketTicker) -> None:
+        """A whole book came: a market that was taken just now joins what its game does."""
+        guard = self._told(ticker)
+        if guard is not None:
+            guard.tape(ticker).is_changed = True
+
+    def forget_ended(self) -> None:
+        """Games of which no market is quoted any more are forgotten."""
+        for game in [game for game in self.guards if not self._markets(game)]:
             del self.guards[game]
             self.verdicts.pop(game, None)
 
@@ -111,14 +113,23 @@ class GoalKeeper:
             verdict = self.guards[game].look(self.floor.books, now)
             before = self.verdicts.get(game, CLEAR)
             self.verdicts[game] = verdict
-            if (verdict.is_pulled, verdict.ticks, verdict.reason) != (
+            is_other = (verdict.is_pulled, verdict.ticks, verdict.reason) != (
                 before.is_pulled,
                 before.ticks,
                 before.reason,
-            ):
+            )
+            if is_other or not self._is_applied(game, verdict):
                 self._apply(game, verdict, before)
         waiting = [v.wake_at for v in self.verdicts.values() if v.wake_at is not None]
         self.wake_at = min(waiting, default=None)
+
+    def _is_applied(self, game: str, verdict: Verdict) -> bool:
+        """Whether every market of the game does it already; one taken meanwhile does not."""
+        makers = [self.floor.makers[ticker] for ticker in self._markets(game)]
+        return all(
+            (CAUSE in maker.holds) == verdict.is_pulled and maker.context.goal_ticks == verdict.ticks
+            for maker in makers
+        )
 
     def _markets(self, game: str) -> list[MarketTicker]:
         return [ticker for ticker in self.floor.makers if self.game_of(ticker) == game]
@@ -162,6 +173,7 @@ class Scoreboard:
     async def run(self) -> None:
         """Poll for ever; a game without a scoreboard is asked again. Raises `AuthError`. Leaves nothing behind."""
         while True:
+            self.keeper.forget_ended()
             for event, ticker in self._events().items():
                 await self._ask(event, ticker)
             await trio.sleep(POLL_S)
