@@ -199,8 +199,11 @@ class Floor:
                 continue
             self.decisions += 1
             decision = quoter.look()
-            if decision.has_work or quoter.would_oversleep(decision):
+            if decision.has_work:
                 quoter.hear(decision)
+                continue
+            if quoter.would_oversleep(decision):
+                quoter.wake()  # to look again at once: a flatten that has just ended may quote in the same instant
                 continue
             quoter.hear_nothing(decision)
             if self.desk is not None:
