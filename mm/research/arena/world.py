@@ -8,7 +8,7 @@ at risk a token; when the grant comes, the engine is asked again.
 import heapq
 import itertools
 from collections import Counter
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, Final, cast
 
@@ -28,28 +28,20 @@ from mm.engine.parameters import StrategyParameters
 from mm.engine.quoter import MarketMaker
 from mm.engine.strategies.registry import StrategyTable
 from mm.engine.throttle import TokenBucket
-from mm.exchange import endpoints
 from mm.exchange.embedded.core.events import BookDelta, CoreEvent, FillReported, OrderUpdated, TradePrinted
 from mm.exchange.embedded.core.exchange import ExchangeCore
-from mm.exchange.embedded.core.model import AmendRequest, OrderRequest
-from mm.exchange.embedded.core.rules import Refused, Rules
+from mm.exchange.embedded.core.rules import Rules
 from mm.exchange.embedded.slate.games import Phase
 from mm.exchange.embedded.slate.generated import GeneratedSlate
 from mm.exchange.embedded.slate.goals import MEASURED, GoalBehaviour
 from mm.exchange.embedded.slate.live import LiveGame
 from mm.exchange.port import (
-    Bucket,
     Exchange,
     ExchangeError,
-    ExchangeRejected,
-    NewOrder,
-    NotRestingHere,
-    OrderRef,
-    PlaceAck,
-    RateLimits,
 )
 from mm.research.arena.measure import HORIZONS, Meter
 from mm.research.arena.nights import GAMES, WINDOW_S, Clock, open_night, start_of
+from mm.research.arena.wire import BASIC, CASH, RESERVE, USER, ArenaDesk, NoRecorder, Wire
 from mm.tasks.budget import Ticket, WriteBudget
 from mm.tasks.desk import OrderDesk, Outcome, Verdict
 from mm.tasks.floor import Floor
@@ -58,16 +50,6 @@ from mm.tasks.positions import Positions
 from mm.tasks.quoter import REFUSED_REST_S, is_post_only_cross
 from mm.tasks.tickets import cost_of, ticket_for
 
-USER: Final = "arena"
-CASH: Final = Money(10_000_000_000)
-BASIC: Final = RateLimits(
-    tier="basic",
-    read=Bucket(refill_per_s=200, capacity=400),
-    write=Bucket(refill_per_s=100, capacity=100),
-    costs={endpoints.CANCEL: 2, endpoints.CANCEL_BATCH: 2},
-)
-RESERVE: Final = 40.0
-"""Kept back for leaving, as live."""
 SCOREBOARD_EVERY: Final = Micros(5 * SECOND)
 SCOREBOARD_LAG: Final = Micros(8 * SECOND)
 """How old what the scoreboard says is: nobody has measured the real one's."""
@@ -90,70 +72,6 @@ class ArenaOptions:
     order: Micros = Micros(30_000)
     games: int = GAMES
     window_s: float = WINDOW_S
-
-
-class _Hop:
-    """Awaited by the desk: handed out to the loop, which sends back the answer."""
-
-    def __init__(self, call: Callable[[Micros], Any]) -> None:
-        self.call = call
-
-    def __await__(self) -> Generator[Callable[[Micros], Any], Any, Any]:
-        return (yield self.call)
-
-
-@attrs.define(eq=False)
-class _Wire:
-    """The exchange as the desk sees it: each request is a hop into the core."""
-
-    core: ExchangeCore
-
-    async def place(self, new: NewOrder) -> PlaceAck:
-        request = OrderRequest(
-            ticker=new.ticker,
-            side=new.side,
-            count=new.count,
-            price=new.price,
-            time_in_force=new.time_in_force,
-            self_trade_prevention=new.self_trade_prevention,
-            client_order_id=new.client_order_id,
-            post_only=new.post_only,
-            reduce_only=new.reduce_only,
-        )
-        found = await _Hop(lambda now: _asked(lambda: self.core.create(now, USER, request)))
-        return PlaceAck(order_id=found.order_id, filled=found.fill_count, remaining=found.remaining_count)
-
-    async def amend(
-        self, ref: OrderRef, *, side: Side, price: Price, count: Count, expires_at: Micros | None = None
-    ) -> None:
-        del expires_at
-        request = AmendRequest(ticker=ref.ticker, side=side, price=price, count=count)
-        await _Hop(lambda now: _asked(lambda: self.core.amend(now, USER, ref.order_id, request)))
-
-    async def cancel(self, ref: OrderRef) -> Count:
-        found = await _Hop(lambda now: _asked(lambda: self.core.cancel(now, USER, ref.order_id)))
-        return found.reduced_by  # type: ignore[no-any-return]
-
-
-def _asked(call: Callable[[], Any]) -> Any:
-    try:
-        return call()
-    except Refused as refused:
-        if refused.status == 404:
-            raise NotRestingHere(str(refused), status=404, code=refused.code) from refused
-        raise ExchangeRejected(str(refused), status=refused.status, code=refused.code) from refused
-
-
-class _Desk(OrderDesk):
-    """The live desk, without a stopwatch on the machine's clock."""
-
-    async def _timed(self, call: Any) -> Any:
-        return await call
-
-
-class _Recorder:
-    def record_order(self, order: Order) -> None:
-        """Nowhere."""
 
 
 @attrs.define(eq=False)
@@ -218,9 +136,9 @@ class Night:
             strategies=options.strategies,
         )
         self.floor.is_feed_up = True
-        self.desk = self.floor.desk = _Desk(
-            cast("Exchange", _Wire(self.core)),
-            _Recorder(),
+        self.desk = self.floor.desk = ArenaDesk(
+            cast("Exchange", Wire(self.core)),
+            NoRecorder(),
             cast("WriteBudget", None),
             lambda: self.now,
             self._order_changed,
