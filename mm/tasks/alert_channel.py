@@ -31,6 +31,8 @@ class Channel:
     options: AlertOptions
     on_settled: Callable[[Alert, "Channel", bool], None]
     """An alert is off this channel: delivered, or (False) never will be."""
+    on_gone: Callable[[], None]
+    """The receiver was found to know us no more: what is owed to it need not wait for it."""
     outbox: list[Alert] = attrs.field(factory=list, init=False)
     not_before: float = attrs.field(default=0.0, init=False)
     failures: int = attrs.field(default=0, init=False)
@@ -137,6 +139,8 @@ class Channel:
         self.failures += 1
         self.is_gone = is_gone
         self.not_before = trio.current_time() + wait
+        if is_gone:
+            self.on_gone()
 
     def _leave_out_old_news(self) -> int:
         """After an outage, notices that are news no more become one line with their number."""

@@ -250,6 +250,7 @@ class Alerts:
                 jitter=jitter,
                 options=self._options,
                 on_settled=self._settled,
+                on_gone=self._look_at_owed,
             )
         )
 
@@ -355,11 +356,20 @@ class Alerts:
         delivery.is_delivered |= is_delivered
         if channel in delivery.waiting:
             delivery.waiting.remove(channel)
+        self._forget_when_done(alert.alert_id, delivery)
+
+    def _look_at_owed(self) -> None:
+        """A channel is gone: what waits for it alone, and was delivered elsewhere, is done."""
+        for alert_id, delivery in list(self._unsettled.items()):
+            self._forget_when_done(alert_id, delivery)
+
+    def _forget_when_done(self, alert_id: str, delivery: _Delivery) -> None:
         if not delivery.is_delivered or not all(other.is_gone for other in delivery.waiting):
             return
-        del self._unsettled[alert.alert_id]
+        assert self._book is not None
+        del self._unsettled[alert_id]
         try:
-            self._book.record_alert_delivered(alert.alert_id)
+            self._book.record_alert_delivered(alert_id)
         except LedgerError as exc:
             log.error("delivery not recorded", error=str(exc))
 
