@@ -86,7 +86,7 @@ PAGE = os.sysconf("SC_PAGE_SIZE")
 START = 1_790_000_000 * SECOND
 GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 KEPT_ORDERS = 2_000
-KEPT_FILLS = 2_000
+KEPT_FILLS = 300
 LEVELS = 5
 TICK_S = 5.0
 DRIFT_EACH_S = 20.0
@@ -746,7 +746,6 @@ def main() -> int:
     parser.add_argument("--orders", type=int, default=100_000)
     parser.add_argument("--markets", type=int, default=64)
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
-    parser.add_argument("--tracemalloc", action="store_true", help="say what grew; slow")
     options = parser.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     found: dict[str, Any] = {"samples": [], "pauses": Pauses(), "started": time.monotonic()}
