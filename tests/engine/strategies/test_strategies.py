@@ -142,9 +142,7 @@ def test_avellaneda_stoikov_leans_with_its_position_and_is_narrower_near_the_end
         moved = 400 * (n // 30 % 2)
         now = Micros(T0 + (n - 60) * SECOND)
         moving.observe(now, Price(4_000 + moved), Price(6_000 + moved), (), OrderBook())
-    flat, long = (
-        asked(AvellanedaStoikov(), a_view(4_000, 6_000, net, signals=moving)) for net in (0, 30)
-    )
+    flat, long = (asked(AvellanedaStoikov(), a_view(4_000, 6_000, net, signals=moving)) for net in (0, 30))
     assert flat[0] is not None
     assert long[0] is not None
     assert long[0][0] < flat[0][0]
@@ -255,7 +253,7 @@ def test_parameters_from_text_are_in_the_users_units() -> None:
     """Dollars, contracts, seconds; what a class does not have is told with what it has."""
     built = build_strategy(AvellanedaStoikov, {"cap": "12", "horizon": "90", "risk_aversion": "0.5"})
     assert built == AvellanedaStoikov(cap=Count(1_200), horizon=Micros(90 * SECOND), risk_aversion=0.5)
-    with pytest.raises(ConfigError, match="no parameter 'sise'.*size"):
+    with pytest.raises(ConfigError, match=r"no parameter 'sise'.*size"):
         build_strategy(Join, {"sise": "3"})
     with pytest.raises(ConfigError, match="contracts"):
         build_strategy(Join, {"size": "many"})
