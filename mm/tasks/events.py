@@ -38,10 +38,10 @@ class EventReader:
 
     def on_selection(self, selection: Selection) -> None:
         """A listing was looked through: events with a chosen market have these markets."""
-        chosen = {market.event_ticker for market in selection.chosen}
-        markets: dict[str, list[MarketTicker]] = {event: [] for event in chosen}
+        # In the order of the selection: that of a set of strings would differ from run to run.
+        markets: dict[str, list[MarketTicker]] = {market.event_ticker: [] for market in selection.chosen}
         for candidate in selection.candidates:
-            if candidate.market.event_ticker in chosen:
+            if candidate.market.event_ticker in markets:
                 markets[candidate.market.event_ticker].append(candidate.market.ticker)
         for event, tickers in markets.items():
             self.exposure.know_event(event, sorted(tickers), is_mutually_exclusive=None)
