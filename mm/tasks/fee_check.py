@@ -8,6 +8,8 @@ markets are open. Fills made before a change are held against the schedule of th
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from fractions import Fraction
+from itertools import groupby, permutations
+from operator import attrgetter
 from typing import Final
 
 import attrs
@@ -26,6 +28,8 @@ log = structlog.get_logger(__name__)
 
 REREAD_S: Final = 30.0
 """A schedule younger than this is not read again for another fee that does not fit."""
+MOST_AT_ONCE: Final = 6
+"""Fills of one order at one instant whose order is looked for: 720 ways at most."""
 KEPT_VERSIONS: Final = 4
 KEPT_EVENTS: Final = 512
 _WAIVED: Final = FeeSchedule(FeeType.QUADRATIC, Fraction(0))
@@ -108,26 +112,51 @@ class FeeCheck:
     def _run(self, fills: Sequence[Fill], event: _Event, precision: Money) -> list[FeeMismatch]:
         held = Money(0)
         wrong: list[FeeMismatch] = []
-        for fill in fills:
-            until = self.waived_until(fill.ticker)
-            versions = event.versions if until is None or fill.ts >= until else [_WAIVED, *event.versions]
-            expected: Money | None = None
-            for schedule in versions:
-                if schedule.fee_type is FeeType.FLAT:
+        for _, together in groupby(fills, key=attrgetter("ts")):
+            for fill in self._as_charged(list(together), event, precision, held):
+                expected, after = self._charge(fill, event, precision, held)
+                if expected is None:
+                    wrong.append(FeeMismatch(fill=fill, expected=None))
                     continue
-                account = FeeAccumulator(precision, held)
-                charged = account.charge(schedule, fill.side, fill.price, fill.count, fill.liquidity).charged
-                if expected is None or charged == fill.fee:
-                    expected, after = charged, account.held
-                if charged == fill.fee:
-                    break
-            if expected is None:
-                wrong.append(FeeMismatch(fill=fill, expected=None))
-                continue
-            held = after
-            if expected != fill.fee:
-                wrong.append(FeeMismatch(fill=fill, expected=expected))
+                held = after
+                if expected != fill.fee:
+                    wrong.append(FeeMismatch(fill=fill, expected=expected))
         return wrong
+
+    def _as_charged(self, fills: list[Fill], event: _Event, precision: Money, held: Money) -> Sequence[Fill]:
+        """Fills of one instant in an order that explains their fees, else as they are.
+
+        One taker may meet an order several times within a microsecond; their ids are random, so the order in which
+        the rounding account saw them can only be told from the fees.
+        """
+        if not 1 < len(fills) <= MOST_AT_ONCE:
+            return fills
+        for order in permutations(fills):
+            account = held
+            for fill in order:
+                expected, account = self._charge(fill, event, precision, account)
+                if expected != fill.fee:
+                    break
+            else:
+                return order
+        return fills
+
+    def _charge(self, fill: Fill, event: _Event, precision: Money, held: Money) -> tuple[Money | None, Money]:
+        """What one fill should be charged (None: no model knows), and the order's account afterwards."""
+        until = self.waived_until(fill.ticker)
+        versions = event.versions if until is None or fill.ts >= until else [_WAIVED, *event.versions]
+        expected: Money | None = None
+        after = held
+        for schedule in versions:
+            if schedule.fee_type is FeeType.FLAT:
+                continue
+            account = FeeAccumulator(precision, held)
+            charged = account.charge(schedule, fill.side, fill.price, fill.count, fill.liquidity).charged
+            if expected is None or charged == fill.fee:
+                expected, after = charged, account.held
+            if charged == fill.fee:
+                break
+        return expected, after
 
     async def _event(self, ticker: MarketTicker, *, is_reread: bool) -> _Event:
         name = ticker.rpartition("-")[0]

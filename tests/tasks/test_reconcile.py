@@ -696,6 +696,11 @@ def maker_fills(*fees: int, order: str = "o1") -> list[Fill]:
     ]
 
 
+def at_one_instant(fills: list[Fill]) -> list[Fill]:
+    """The same, in one microsecond."""
+    return [attrs.evolve(f, ts=fills[0].ts) for f in fills]
+
+
 async def test_fees_that_the_rules_explain_are_silent(autojump_clock: MockClock, tmp_path: Path) -> None:
     """0.0013, 0.0013, 0.0012: the third fill of the order gives back what rounding had taken."""
     rig = with_fees()
@@ -722,6 +727,31 @@ async def test_a_fee_off_by_a_hundredth_of_a_cent_names_the_fill(
         assert "o1-3" in mismatch.text()
         assert "0.001300" in mismatch.text()
         assert "0.001200" in mismatch.text()
+
+
+async def test_fills_of_one_instant_are_explained_in_whatever_order_they_were_charged(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    """One taker met the order three times in a microsecond, and the ids say nothing about which was first."""
+    rig = with_fees()
+    rig.exchange.fills += at_one_instant(maker_fills(1_200, 1_300, 1_300))
+    async with at_work(tmp_path, rig) as desk:
+        await desk.reconciler.pass_fills()
+
+        assert desk.alarms == []
+        assert desk.reconciler.fees.checked == 3
+
+
+async def test_fees_of_one_instant_that_no_order_explains_are_told(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    """The search for an order hides nothing."""
+    rig = with_fees()
+    rig.exchange.fills += at_one_instant(maker_fills(1_200, 1_200, 1_300))
+    async with at_work(tmp_path, rig) as desk:
+        await desk.reconciler.pass_fills()
+
+        assert len(desk.fees) >= 1
 
 
 async def test_fills_of_one_order_in_two_passes_share_one_account(
