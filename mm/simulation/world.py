@@ -555,7 +555,7 @@ class World:
             await trio.sleep(0.1)
             if self.lives and self.lives[-1].prefix and not self._ended.is_set():
                 self._look_for_blindness(self.lives[-1])
-            if self._trading is None or self.network.is_silent:
+            if self._trading is None or self.network.is_silent or self.lives[-1].is_frozen:
                 self.watch.look_away()
             else:
                 self.watch.look_at_books(self._trading)
