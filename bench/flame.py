@@ -1,6 +1,6 @@
 """Where the time of a quote goes: a flame graph of our bot while goals move 32 of its markets, as docs/images/hot-path.svg.
 
-    python bench/profile.py [--out FILE] [--bursts 60] [--text]
+    python bench/flame.py [--out FILE] [--bursts 60] [--text]
 
 A sampler in the bot looks at its loop by the CPU time it uses; the bot's start is left out.
 """
