@@ -98,7 +98,7 @@ def test_the_bot_is_killed_everywhere_in_a_part_of_a_life() -> None:
 def test_a_point_is_replayed_in_this_process_with_the_same_verdict() -> None:
     """What a child found is found again without a fork: the trace can be had."""
     with MUTANT["the start-up sweep takes nothing off"].plant():
-        plan = draw_plan(19)
+        plan = draw_plan(4)
         outcomes: list[Outcome] = []
         crash_everywhere(plan, Choice(every=400), jobs=2, on_outcome=outcomes.append)
         outcome = max(outcomes, key=lambda o: len(o.violations))
