@@ -43,16 +43,14 @@ class Exposure:
     """Orders that the last check kept from being sent."""
 
     def __attrs_post_init__(self) -> None:
-        # Ten quotes at their worst price: while so much is left, nothing decided now can be held back.
-        slack = Money(10 * self.parameters.size_per_fill * DOLLAR)
-        self.portfolio = PortfolioRisk(self.parameters.risk_limits, slack)
+        self.portfolio = PortfolioRisk(self.parameters.risk_limits, _slack(self.parameters))
         self.gross = GlobalInventory(self.parameters.max_global_inventory)
 
     def use(self, parameters: StrategyParameters) -> None:
         """Go by other limits from now on."""
         self.parameters = parameters
         self.gross.limit = parameters.max_global_inventory
-        self.portfolio.limits = parameters.risk_limits
+        self.portfolio.use(parameters.risk_limits, _slack(parameters))
 
     # --- what is told ---
 
@@ -233,6 +231,11 @@ class Exposure:
         return (
             f"{event} may cost {format_money(worst)}, all events {format_money(self.portfolio.total)} dollars"
         )
+
+
+def _slack(parameters: StrategyParameters) -> Money:
+    """Ten quotes at their worst price: while so much is left, nothing decided now can be held back."""
+    return Money(10 * parameters.size_per_fill * DOLLAR)
 
 
 def _is_present_quote(order: Order, side: Side) -> bool:

@@ -153,6 +153,15 @@ def test_reduce_only_leaves_room_only_for_what_closes() -> None:
     assert w.exposure.room(B, Side.BID, Price(4000)) == 0
 
 
+def test_a_limit_set_while_the_bot_runs_binds_at_once() -> None:
+    """SIGHUP with a smaller MAX_PORTFOLIO_LOSS: nothing new, though nothing has changed since."""
+    w = world()
+    w.exposure.know_market(A)
+    w.exposure.use(build_parameters({"MAX_PORTFOLIO_LOSS": "1"}))
+    assert w.exposure.room(A, Side.BID, Price(5000)) < 200
+    assert w.exposure.is_tight
+
+
 def test_an_event_is_forgotten_with_its_last_market() -> None:
     w = world()
     w.exposure.know_event(GAME, (A, B), is_mutually_exclusive=True)

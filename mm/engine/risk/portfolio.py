@@ -123,6 +123,14 @@ class PortfolioRisk:
         for ticker in shape.markets:
             self._event_of[ticker] = event_ticker
         self._recount(event)
+        self._note_tight(event)
+
+    def use(self, limits: RiskLimits, slack: Money) -> None:
+        """Go by other limits from now on."""
+        self.limits, self.slack = limits, slack
+        self._tight.clear()
+        for event in self._events.values():
+            self._note_tight(event)
 
     def shape_of(self, event_ticker: str) -> EventShape | None:
         """What is known of an event; None when nothing is."""
@@ -182,7 +190,7 @@ class PortfolioRisk:
         limits = self._limit_by_scope()
         for key in event.keys:
             limit = limits[key[0]]
-            self._set_tight(key, limit is not None and limit - self._sums[key] < self.slack)
+            self._set_tight(key, limit is not None and limit - self._sums.get(key, 0) < self.slack)
         night = self.limits.night
         if night is not None:
             self._set_tight(event.night, night - self.night_loss(*event.night) < self.slack)
