@@ -1,6 +1,6 @@
 """Rows of a made-up tape a CPU second through the back-test, live engine and queue model. Started by `bench/run.py`.
 
-    python bench/backtest_rate.py 200000
+python bench/backtest_rate.py 200000
 """
 
 import logging

@@ -28,7 +28,9 @@ class Side(enum.Enum):
     BID = "bid"
     ASK = "ask"
 
-    __hash__ = object.__hash__  # members are singletons; enum's own hashes the name, in Python, on every look-up
+    __hash__ = (
+        object.__hash__
+    )  # members are singletons; enum's own hashes the name, in Python, on every look-up
 
     @property
     def sign(self) -> int:

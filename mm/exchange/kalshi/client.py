@@ -541,7 +541,11 @@ async def open_kalshi(
         )
     try:
         yield KalshiExchange(
-            account, Rest(http, options, signatures), reader, lambda: SpreadFeed(line), run_blocking or _in_the_loop
+            account,
+            Rest(http, options, signatures),
+            reader,
+            lambda: SpreadFeed(line),
+            run_blocking or _in_the_loop,
         )
     finally:
         if isinstance(http, WarmHttp):
