@@ -17,6 +17,7 @@ from mm.exchange.embedded.core.model import OrderRecord, OrderStatus, Reason
 from mm.exchange.embedded.core.state import User
 from mm.exchange.embedded.server.server import ExchangeServer
 from mm.session.trading import Trading
+from mm.simulation.gamerisk import GameRisk
 
 FOREIGN: Final = "hand-"
 """Orders on the bot's account that are not the bot's."""
@@ -57,6 +58,7 @@ class Watch:
     """Deaths that were watched until the time to live of the quotes was over."""
     blind: int = 0
     """Looks at a bot that had been blind for so long that nothing of it may rest."""
+    games: GameRisk = attrs.field(init=False)
     on_quote: Callable[[OrderRecord], None] = lambda order: None
     """Told of each fresh quote of the bot: the hunter listens."""
     _server: ExchangeServer | None = None
@@ -64,6 +66,9 @@ class Watch:
     _differs_since: dict[MarketTicker, float] = attrs.field(factory=dict)
     _by_hand: int = 0
     """Contracts that the account's other orders filled: nobody's limits kept them."""
+
+    def __attrs_post_init__(self) -> None:
+        self.games = GameRisk(limit=self.parameters.risk_limits.event, fail=self.fail)
 
     def attach(self, server: ExchangeServer) -> None:
         """Where the account lives."""
@@ -106,6 +111,7 @@ class Watch:
         name = fill.client_order_id or ""
         if not name.startswith(self.prefix):
             self._by_hand += fill.count
+        self.games.filled(fill, is_ours=name.startswith(self.prefix))
         order = next((o for o in reversed(self.user.orders) if o.order_id == fill.order_id), None)
         if order is not None and order.time_in_force is TimeInForce.GTC and fill.is_taker:
             self.fail("post-only took", f"{name} {fill.ticker}")
@@ -125,6 +131,7 @@ class Watch:
                 self.on_quote(order)
             self._one_a_side(order)
         self._check_limits()
+        self.games.check(self.user, [o for o in self.user.resting.values() if self.is_ours(o)])
 
     def _crosses_own(self, order: OrderRecord) -> bool:
         """Whether another order of the bot (not one by hand) stands in its way."""

@@ -246,12 +246,19 @@ def draw_plan(seed: int, *, is_full: bool = False, era: int = LATEST_ERA) -> Pla
     if era == 1:
         return plan
     chance = _chance(seed, is_full, "guardians")
+    loss = _chance(seed, is_full, "risk").choice(("", "", "4", "12"))
+    settings = {**plan.settings, "MAX_EVENT_LOSS": loss}
     shards = chance.choice((1, 1, 2))
     crashes = _with_guardians(plan.crashes, chance, plan.settings)
     tests = [crash.at for crash in crashes if crash.gap > GUARDED_S and not crash.takes_guardian]
     tests += [fault.at for fault in plan.faults if fault.kind == "freeze" and fault.lasts > GUARDED_S]
     return attrs.evolve(
-        plan, has_guardian=True, shards=shards, crashes=crashes, faults=_without(plan.faults, tests)
+        plan,
+        settings=settings,
+        has_guardian=True,
+        shards=shards,
+        crashes=crashes,
+        faults=_without(plan.faults, tests),
     )
 
 

@@ -35,6 +35,9 @@ class Exposure:
     """A market's orders that may rest or have fills to come."""
     portfolio: PortfolioRisk = attrs.field(init=False)
     gross: GlobalInventory = attrs.field(init=False)
+    is_netted: bool = False
+    """Losses of one market are set against gains of another of the same game (`NET_ACROSS_MARKETS`): only where the rules
+    see them as one position, too. Rules that may close one market alone would leave the other without its hedge."""
     exhaustive_series: frozenset[str] = frozenset()
     """Series of whose events one market is certain to pay (`EXHAUSTIVE_SERIES`)."""
     reaction: Reaction = Reaction.NONE
@@ -59,7 +62,7 @@ class Exposure:
         event = event_of(ticker)
         shape = self.portfolio.shape_of(event)
         if shape is None:
-            self._set_event(event, EventShape(markets=(ticker,)))
+            self._set_event(event, EventShape(markets=(ticker,), is_netted=self.is_netted))
         elif ticker not in shape.markets:
             self._set_event(event, attrs.evolve(shape, markets=(*shape.markets, ticker)))
 
@@ -77,6 +80,7 @@ class Exposure:
             markets=together,
             is_mutually_exclusive=is_mutually_exclusive,
             is_exhaustive=len(together) > 1 and series_of(event) in self.exhaustive_series,
+            is_netted=self.is_netted,
         )
         if found != shape:
             self._set_event(event, found)

@@ -77,7 +77,10 @@ class Floor:
 
     def __attrs_post_init__(self) -> None:
         self.exposure = Exposure(
-            parameters=self.parameters, inventory=self.positions.inventory, orders=self.orders
+            parameters=self.parameters,
+            inventory=self.positions.inventory,
+            orders=self.orders,
+            is_netted=self.net_across,
         )
 
     @property

@@ -29,6 +29,7 @@ class World:
     """Inventories and orders, as floor and desk would hold them."""
 
     parameters: StrategyParameters
+    is_netted: bool = False
     inventories: dict[MarketTicker, InventoryState] = attrs.field(factory=dict)
     working: dict[MarketTicker, list[Order]] = attrs.field(factory=dict)
     exposure: Exposure = attrs.field(init=False)
@@ -39,6 +40,7 @@ class World:
             parameters=self.parameters,
             inventory=lambda t: self.inventories.get(t, InventoryState()),
             orders=lambda t: list(self.working.get(t, ())),
+            is_netted=self.is_netted,
         )
 
     def fill(self, ticker: MarketTicker, side: Side, cents: int, contracts: int) -> None:
@@ -98,8 +100,8 @@ def test_the_present_quote_of_the_side_is_not_counted_for_its_successor_but_all_
     assert 900 < w.exposure.room(B, Side.BID, Price(5000)) < 1_000
 
 
-def test_both_markets_of_a_game_are_one_bet_once_the_listing_says_so() -> None:
-    w = world(MAX_EVENT_LOSS="10")
+def test_netted_both_markets_of_a_game_are_one_bet_once_the_listing_says_so() -> None:
+    w = World(build_parameters({"MAX_EVENT_LOSS": "10"}), is_netted=True)
     w.fill(A, Side.ASK, 50, 15)
     apart = w.exposure.room(B, Side.ASK, Price(5000))
     w.exposure.know_event(GAME, (A, B), is_mutually_exclusive=True)

@@ -330,7 +330,7 @@ def _outcomes(
     shape: EventShape, ticker: MarketTicker, markets: Mapping[MarketTicker, MarketLosses]
 ) -> list[tuple[bool, int]]:
     """Each outcome as (this market pays, loss without the order that is asked about)."""
-    if shape.is_mutually_exclusive:
+    if shape.is_mutually_exclusive and shape.is_netted:
         return [(winner == ticker, loss) for winner, loss in event_losses(shape, markets).items()]
     others = sum(max(markets.get(t, NO_LOSSES)) for t in shape.markets if t != ticker)
     lost, paid = markets.get(ticker, NO_LOSSES)

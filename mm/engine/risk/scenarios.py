@@ -36,6 +36,9 @@ class EventShape:
     """At most one of them pays. None: not known yet, and taken for whichever is worse."""
     is_exhaustive: bool = False
     """One of `markets` is certain to pay. Says nothing where they are not mutually exclusive."""
+    is_netted: bool = True
+    """What one market would lose may be set against what another would gain. False where the rules may close one of them
+    alone, and leave the other without its hedge: then each market is taken at its own worst."""
 
     @property
     def outcomes(self) -> tuple[MarketTicker | None, ...]:
@@ -125,6 +128,6 @@ def event_losses(shape: EventShape, markets: Mapping[MarketTicker, MarketLosses]
 
 def worst_loss(shape: EventShape, markets: Mapping[MarketTicker, MarketLosses]) -> Money:
     """The largest loss over all outcomes; never negative (nothing need fill, and an event may be nothing to us)."""
-    if shape.is_mutually_exclusive:
+    if shape.is_mutually_exclusive and shape.is_netted:
         return Money(max(0, *event_losses(shape, markets).values()))
     return Money(max(0, sum(max(markets.get(ticker, NO_LOSSES)) for ticker in shape.markets)))

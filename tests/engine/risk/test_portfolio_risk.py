@@ -57,6 +57,12 @@ def test_short_in_both_markets_of_a_game_is_one_bet_of_which_one_side_is_certain
     assert worst_loss(apart, losses_of(short)) == dollars(6 + 4.5)
 
 
+def test_a_hedge_does_not_count_where_the_rules_may_close_one_market_alone() -> None:
+    shape = EventShape(markets=(A, B), is_mutually_exclusive=True, is_netted=False)
+    short = {A: Holding(net=Count(-1000), cost=dollars(-4)), B: Holding(net=Count(-1000), cost=dollars(-5.5))}
+    assert worst_loss(shape, losses_of(short)) == dollars(6 + 4.5)
+
+
 def test_long_in_both_markets_is_safe_only_when_one_of_them_must_pay() -> None:
     held = {A: long(10, 50), B: long(10, 48)}
     certain = EventShape(markets=(A, B), is_mutually_exclusive=True, is_exhaustive=True)
@@ -99,7 +105,13 @@ counts = st.integers(1, 40).map(lambda tens: Count(tens * 50))
 working = st.builds(WorkingOrder, side=st.sampled_from(Side), price=prices, count=counts)
 fills = st.tuples(st.sampled_from(Side), prices, counts)
 market_books = st.tuples(st.lists(fills, max_size=4), st.lists(working, max_size=3))
-shapes = st.tuples(st.sampled_from([True, False, None]), st.booleans())
+shapes = st.tuples(st.sampled_from([True, False, None]), st.booleans(), st.booleans())
+
+
+def shape_of(markets: tuple[MarketTicker, ...], flags: tuple[bool | None, bool, bool]) -> EventShape:
+    return EventShape(
+        markets=markets, is_mutually_exclusive=flags[0], is_exhaustive=flags[1], is_netted=flags[2]
+    )
 
 
 def held_after(executed: list[tuple[Side, Price, Count]]) -> InventoryState:
@@ -123,13 +135,13 @@ def endings(shape: EventShape) -> list[dict[MarketTicker, int]]:
 @given(books=st.lists(market_books, min_size=1, max_size=3), flags=shapes, data=st.data())
 def test_no_fills_of_any_orders_cost_more_than_the_stated_worst_case(
     books: list[tuple[list[tuple[Side, Price, Count]], list[WorkingOrder]]],
-    flags: tuple[bool | None, bool],
+    flags: tuple[bool | None, bool, bool],
     data: st.DataObject,
 ) -> None:
     """Positions by FIFO, a random part of each order filled, the fee as the venue charges it, each ending: the event's
     result is never below minus the stated worst loss."""
     tickers = ALL[: len(books)]
-    shape = EventShape(markets=tickers, is_mutually_exclusive=flags[0], is_exhaustive=flags[1])
+    shape = shape_of(tickers, flags)
     before = {t: held_after(book[0]) for t, book in zip(tickers, books, strict=True)}
     orders = {t: tuple(book[1]) for t, book in zip(tickers, books, strict=True)}
     risk = PortfolioRisk()
@@ -168,7 +180,7 @@ limit_values = st.one_of(st.none(), st.integers(0, 60).map(dollars))
 )
 def test_an_order_within_the_room_keeps_every_limit_and_one_contract_more_does_not(
     books: list[tuple[list[tuple[Side, Price, Count]], list[WorkingOrder]]],
-    flags: tuple[bool | None, bool],
+    flags: tuple[bool | None, bool, bool],
     ours: WorkingOrder,
     event: Money | None,
     portfolio: Money | None,
@@ -178,7 +190,7 @@ def test_an_order_within_the_room_keeps_every_limit_and_one_contract_more_does_n
 ) -> None:
     """The room is exact: at the room every limit holds (or nothing got worse), and it is not smaller than needed."""
     tickers = ALL[: len(books)]
-    shape = EventShape(markets=tickers, is_mutually_exclusive=flags[0], is_exhaustive=flags[1])
+    shape = shape_of(tickers, flags)
     limits = RiskLimits(event=event, portfolio=portfolio, night=night, correlation=rho)
 
     def state(extra: int, slack: Money = dollars(0)) -> PortfolioRisk:  # noqa: B008 - an int
@@ -218,7 +230,7 @@ def attrs_with(order: WorkingOrder, count: int) -> WorkingOrder:
 @given(steps=st.lists(st.tuples(st.sampled_from(ALL), market_books), min_size=1, max_size=12), flags=shapes)
 def test_sums_kept_step_by_step_equal_sums_made_anew(
     steps: list[tuple[MarketTicker, tuple[list[tuple[Side, Price, Count]], list[WorkingOrder]]]],
-    flags: tuple[bool | None, bool],
+    flags: tuple[bool | None, bool, bool],
 ) -> None:
     """Whatever order the changes come in, the totals are those of the final state; an event taken out leaves nothing."""
     limits = RiskLimits(series=dollars(1), portfolio=dollars(1), night=dollars(1), day=dollars(1))
@@ -226,7 +238,7 @@ def test_sums_kept_step_by_step_equal_sums_made_anew(
     final: dict[MarketTicker, tuple[list[tuple[Side, Price, Count]], list[WorkingOrder]]] = {}
     for risk in (kept, anew):
         for t in ALL:
-            shape = EventShape(markets=(t,), is_mutually_exclusive=flags[0], is_exhaustive=flags[1])
+            shape = shape_of((t,), flags)
             risk.set_event(f"E{t}", shape, series="S", day="D")
     for t, book in steps:
         final[t] = book
