@@ -12,6 +12,7 @@ import attrs
 
 ORDERS: Final = "POST /portfolio/events/orders"
 CANCELS: Final = "DELETE /portfolio/events/orders/*"
+PLACES: Final = "POST /portfolio/events/orders"
 AMENDS: Final = "POST /portfolio/events/orders/*/amend"
 GROUPS: Final = "* /portfolio/order_groups/*"
 FILLS: Final = "GET /portfolio/fills"
@@ -173,13 +174,15 @@ KINDS: Final[Mapping[str, Draw]] = {
     "duplicate": _frames("duplicate"),
     "shuffle": _frames("shuffle"),
     "shard_down": _span(0.5, 7.0),
+    "gone": _span(1.0, 8.0, match=(CANCELS,), code=(404,), when=("before",), p=(0.5, 1.0)),
+    "lost_create": _span(1.0, 6.0, match=(PLACES,), when=("after",), reset=("0", "1"), p=(0.3, 0.7)),
 }
 """Everything that can go wrong, crashes apart."""
 
 _LATER: Final = frozenset(
     {
         "guardian_crash", "freeze", "operator_stop", "late", "truncate", "half_open", "lose", "duplicate", "shuffle",
-        "shard_down",
+        "shard_down", "gone", "lost_create",
     }
 )  # fmt: skip
 LATEST_ERA: Final = 2

@@ -112,8 +112,10 @@ class Trouble:
 
     def _begin(self, fault: Fault, until: float) -> Callable[[], None]:
         kind, fields = fault.kind, dict(fault.fields)
-        if kind == "not_found":
+        if kind in ("not_found", "gone"):
             return self._rule("error", fields)
+        if kind == "lost_create":
+            return self._rule("drop", fields)
         if kind in RULES and kind not in _PATHS:
             return self._rule(kind, fields)
         if kind in ("lag", "latency"):

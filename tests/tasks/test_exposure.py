@@ -15,6 +15,7 @@ from mm.domain.inventory import InventoryState
 from mm.domain.numbers import DOLLAR, Count, Micros, Money, Price
 from mm.domain.order import ClientOrderId, MarketTicker, Order, OrderId, OrderState, Side, TimeInForce
 from mm.engine.parameters import StrategyParameters, build_parameters
+from mm.engine.risk import EventShape
 from mm.engine.risk.guards import Reaction
 from mm.tasks.exposure import Exposure
 from task_rig import GAME as GAME_MARKET
@@ -292,6 +293,17 @@ async def test_books_that_disagree_never_make_our_two_quotes_a_gift(autojump_clo
             for _ in range(10):
                 await trio.sleep(0.1)
                 assert gift(rig) <= 0
+        # And without the rule they would be one:
+        assert rig.floor.exposure.bound(TOR, Side.BID) is not None
+        rig.floor.exposure.portfolio.set_event(
+            "KXNHLGAME-26SEP21TORBOS",
+            EventShape(markets=(TOR, BOS), is_mutually_exclusive=False),
+            series="KXNHLGAME",
+            day="26SEP21",
+        )
+        rig.book(7_000, 7_400, TOR)
+        await trio.sleep(2)
+        assert gift(rig) > 0
         assert len(rig.resting(Side.BID, TOR)) + len(rig.resting(Side.BID, BOS)) >= 1
         assert rig.floor.exposure.refused == 0
 

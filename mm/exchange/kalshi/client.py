@@ -387,8 +387,6 @@ class KalshiExchange:
         """See the port: warm connections, and signatures made ahead."""
         self._rest.keep(at.PLACE)
         self._rest.keep(at.CANCEL_BATCH)
-        self._rest.keep(at.PLACE)
-        self._rest.keep(at.CANCEL_BATCH)
         async with trio.open_nursery() as nursery:
             if isinstance(self._rest.http, WarmHttp):
                 nursery.start_soon(self._rest.http.keep_warm)
