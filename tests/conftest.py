@@ -11,8 +11,10 @@ from bot_rig import Rig
 from mm.exchange.embedded.server.app import ExchangeOptions, Ready, serve
 
 
-@pytest.fixture(autouse=True, scope="session")
+@pytest.fixture(autouse=True)
 def _plain_logs() -> None:
+    # For each test anew: commands quieten the logs of their whole process.
+    structlog.reset_defaults()
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
