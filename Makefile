@@ -31,7 +31,7 @@ exchange: $(STAMP)
 	@$(BIN)/mm exchange
 
 test: $(STAMP)
-	@$(BIN)/python -m pytest -q
+	@$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 twin-clients: $(STAMP)  # published clients, each in an environment of its own, trade a day at the embedded exchange
 	@$(BIN)/python tests/twin/run.py $(CLIENTS)

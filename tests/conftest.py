@@ -1,5 +1,6 @@
 """For all tests: plain log lines, without rich tracebacks (which print local variables, and take minutes); the rig."""
 
+import signal
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
@@ -9,6 +10,10 @@ import trio
 
 from bot_rig import Rig
 from mm.exchange.embedded.server.app import ExchangeOptions, Ready, serve
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # Started in the background of a shell: the processes that tests start would inherit it and never hear of Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

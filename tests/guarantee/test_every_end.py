@@ -319,6 +319,7 @@ async def test_whatever_was_left_all_the_same(ground: Ground) -> None:
     bot = await ground.start(QUOTE_TTL_SEC="3600")
     guardian = bot.guardian()
     assert guardian is not None
+    await ground.until(lambda names: bool(names), "quotes to leave behind", bot)
     os.kill(guardian, signal.SIGKILL)
     bot.process.kill()
     await bot.ended()

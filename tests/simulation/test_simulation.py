@@ -1,8 +1,10 @@
 """The simulation repeats, hears its seed, and finds nothing in seeds that once found something."""
 
+import json
 import os
 import subprocess
 import sys
+from typing import Any
 from unittest import mock
 
 import attrs
@@ -10,7 +12,7 @@ import pytest
 
 from mm.domain.errors import ConfigError
 from mm.guard.sweep import Report, Sweep
-from mm.simulation.everywhere import Choice, Outcome, count_points, crash_everywhere, replay_point
+from mm.simulation.everywhere import replay_point
 from mm.simulation.mutants import MUTANTS
 from mm.simulation.plan import KEPT, LATEST_ERA, Crash, draw_plan
 from mm.simulation.play import Result, run_world
@@ -80,32 +82,48 @@ def test_an_invariant_finds_a_guardian_that_does_nothing() -> None:
     assert "guardian too late" in found
 
 
+def alone(program: str) -> dict[str, Any]:
+    """What a program prints as JSON, run in a process of its own: one that forks must have no threads from elsewhere."""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=110
+    )
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+@pytest.mark.real
 def test_the_bot_is_killed_everywhere_in_a_part_of_a_life() -> None:
     """By fork, at steps and at commits: in order again every time. (`make crash-everywhere` takes them all.)"""
-    plan = draw_plan(4)
-    counted = count_points(plan)
-    choice = Choice(every=counted.steps // 8, offset=3)
-    outcomes: list[Outcome] = []
+    found = alone(
+        """
+import json
+from mm.simulation.everywhere import Choice, count_points, crash_everywhere
+from mm.simulation.plan import draw_plan
+plan = draw_plan(4)
+counted = count_points(plan)
+choice, outcomes = Choice(every=counted.steps // 8, offset=3), []
+is_whole = crash_everywhere(plan, choice, jobs=2, on_outcome=outcomes.append)
+print(json.dumps({
+    "is_whole": is_whole, "taken": counted.taken(choice), "points": [o.point.name for o in outcomes],
+    "violations": [text for o in outcomes for text in o.violations],
+}))
+"""
+    )
 
-    is_whole = crash_everywhere(plan, choice, jobs=2, on_outcome=outcomes.append)
-
-    assert is_whole
-    assert len(outcomes) == counted.taken(choice)
-    assert {outcome.point.name[0] for outcome in outcomes} == {"s", "c"}
-    assert [text for outcome in outcomes for text in outcome.violations] == []
+    assert found["is_whole"]
+    assert len(found["points"]) == found["taken"]
+    assert {name[0] for name in found["points"]} == {"s", "c"}
+    assert found["violations"] == []
 
 
-def test_a_point_is_replayed_in_this_process_with_the_same_verdict() -> None:
-    """What a child found is found again without a fork: the trace can be had."""
-    with MUTANT["the start-up sweep takes nothing off"].plant():
-        plan = draw_plan(4)
-        outcomes: list[Outcome] = []
-        crash_everywhere(plan, Choice(every=400), jobs=2, on_outcome=outcomes.append)
-        outcome = max(outcomes, key=lambda o: len(o.violations))
-        lines: list[str] = []
-        again = replay_point(plan, outcome.point.name, lines.append)
+@pytest.mark.parametrize("point", ["s1", "s401", "c1", "c5"])
+def test_a_point_is_replayed_in_one_process(point: str) -> None:
+    """What a child does is done without a fork: the trace can be had, and the verdict is the same each time."""
+    lines: list[str] = []
+    first = replay_point(draw_plan(4), point, lines.append)
 
-    assert again == outcome
+    assert first == replay_point(draw_plan(4), point, None)
+    assert (first.point.name, first.violations) == (point, ())
     assert "killed" in lines
 
 
