@@ -81,6 +81,7 @@ class World:
     guardians: Guardians | None = None
     lives: list[Life] = attrs.field(factory=list)
     crashes: int = 0
+    _guardian_killed_at: float = float("-inf")
     faults: Counter[str] = attrs.field(factory=Counter)
     transitions: Counter[str] = attrs.field(factory=Counter)
     """Moves of orders through the state table."""
@@ -331,6 +332,7 @@ class World:
         self._watch_over(life, is_guarded=not crash.takes_guardian and self._is_guarded(life))
         life.crash(reset=crash.is_reset)
         if crash.takes_guardian:
+            self._guardian_killed_at = trio.current_time()
             for guardian in life.guardians:
                 guardian.kill()
         self.disk.crash()
@@ -360,6 +362,8 @@ class World:
             and not self.recorder.is_over
         ):
             age = trio.current_time() - since
+            # Killed in the middle of it: nobody can give a dead or frozen bot another one.
+            is_guarded = is_guarded and self._guardian_killed_at < since
             left = self.watch.resting_under(life.prefix)
             if left and is_guarded and age > GUARD_S and self._trouble.spares_guardians(since - 0.5):
                 self.watch.fail("guardian too late", f"{age:.2f} s after the bot's end: {', '.join(left)}")
@@ -377,6 +381,7 @@ class World:
 
     def kill_guardian(self) -> None:
         """See `Bot`."""
+        self._guardian_killed_at = trio.current_time()
         for guardian in self.lives[-1].guardians if self.lives else ():
             guardian.kill()
 
