@@ -1,6 +1,7 @@
 """The guardian's life: hear the bot, answer it, and act when it falls silent."""
 
 import json
+import math
 import os
 import select
 import sys
@@ -54,7 +55,8 @@ class BotLine:
 
     def hear(self, timeout_s: float) -> list[tuple[str, Message]]:
         """The messages there are, waiting up to `timeout_s` for some. Raises `PipeClosed`."""
-        if not self._poll.poll(max(0, int(timeout_s * 1000 + 0.999))):
+        # Rounded up: with a rest of time too short to count it would turn round without waiting.
+        if not self._poll.poll(max(0, math.ceil(timeout_s * 1000))):
             return []
         try:
             data = os.read(self._read_fd, _CHUNK)
