@@ -1,8 +1,13 @@
 """A token bucket that is told the time. Continuous refill, as the venue's own."""
 
+from typing import Final
+
 import attrs
 
 from mm.domain.numbers import SECOND, Micros
+
+_ROUNDING: Final = 1e-9
+"""Tokens."""
 
 
 @attrs.define(eq=False)
@@ -29,15 +34,20 @@ class TokenBucket:
 
     def take(self, cost: float, now: Micros, *, keep: float = 0.0) -> bool:
         """Spend `cost` if that leaves at least `keep`; False (and nothing spent) otherwise."""
-        if self.refill(now) + 1e-9 < cost + keep:
+        if not self._has(cost + keep, now):
             return False
         self.tokens -= cost
         return True
 
     def wait_s(self, cost: float, now: Micros, *, keep: float = 0.0) -> float:
         """Seconds until `take` can succeed at the present pace; 0 when it can now."""
-        lacking = cost + keep - self.refill(now)
-        return max(0.0, lacking / (self.refill_per_s * self.pace))
+        if self._has(cost + keep, now):
+            return 0.0
+        return (cost + keep - self.tokens) / (self.refill_per_s * self.pace)
+
+    def _has(self, wanted: float, now: Micros) -> bool:
+        """What rounding alone makes missing is not missing."""
+        return self.refill(now) + _ROUNDING >= wanted
 
     def give_back(self, cost: float) -> None:
         """Return tokens that were taken for something not sent after all."""

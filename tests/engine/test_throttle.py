@@ -1,6 +1,6 @@
 """A token bucket that is told the time: never more than its rate, whatever is asked of it and when."""
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mm.domain.numbers import SECOND, Micros
@@ -35,6 +35,7 @@ def test_never_more_than_a_bucket_and_its_refill_in_any_window(
             assert spent <= capacity + refill * (at - granted[i][0]) / SECOND + 1e-3
 
 
+@example(tokens=1.0, cost=1.0, keep=1e-09, refusals=0)
 @given(
     tokens=st.floats(0, 100),
     cost=st.floats(0.1, 100),
