@@ -1,7 +1,7 @@
 """For all tests: plain log lines, without rich tracebacks (which print local variables, and take minutes); the rig."""
 
 import signal
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Generator
 from pathlib import Path
 
 import pytest
@@ -28,6 +28,22 @@ def _plain_logs() -> None:
             structlog.processors.KeyValueRenderer(key_order=["timestamp", "level", "event"]),
         ]
     )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Say why a test on trio was skipped: pytest-trio raises its skip anew, without the reason."""
+    del item
+    skipped = None if call.excinfo is None else call.excinfo.value
+    if isinstance(skipped, pytest.skip.Exception) and not skipped.msg:
+        first = skipped.__context__
+        while isinstance(first, BaseExceptionGroup):
+            first = first.exceptions[0]
+        if isinstance(first, pytest.skip.Exception):
+            skipped.msg = first.msg
+    return (yield)
 
 
 @pytest.fixture(name="rig")

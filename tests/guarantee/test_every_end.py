@@ -320,6 +320,7 @@ async def test_whatever_was_left_all_the_same(ground: Ground) -> None:
     guardian = bot.guardian()
     assert guardian is not None
     await ground.until(lambda names: bool(names), "quotes to leave behind", bot)
+    bot.process.send_signal(signal.SIGSTOP)  # else it would miss its guardian, and start the next one
     os.kill(guardian, signal.SIGKILL)
     bot.process.kill()
     await bot.ended()

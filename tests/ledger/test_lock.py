@@ -84,12 +84,14 @@ def test_a_look_keeps_no_bot_from_starting(tmp_path):
     code = (
         "import sys, time; from pathlib import Path; from mm.ledger.lock import holder_of\n"
         "print('looking', flush=True)\n"
+        # Not for anything to happen: it is how often the other process looks.
         "while True: holder_of(Path(sys.argv[1])), time.sleep(0.001)"
     )
     with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE) as looker:
         assert looker.stdout.readline() == b"looking\n"
         for _ in range(200):
             (tmp_path / "bot.lock").write_text(f"{os.getpid()}\n")
-            with lock_data_folder(tmp_path):
-                pass
+            with lock_data_folder(tmp_path):  # refused, it would raise
+                assert (tmp_path / "bot.lock").read_text() == f"{os.getpid()}\n"
+        assert looker.poll() is None, "it looked to the end"
         looker.kill()

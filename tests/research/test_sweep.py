@@ -129,6 +129,7 @@ def test_all_problems_of_a_sweep_are_told_at_once(tmp_path: Path) -> None:
 
 
 def until(what: Callable[[], bool], process: "subprocess.Popen[bytes]", within: float = 60.0) -> None:
+    """Wait for a condition under a deadline; without an event loop that is looking again and again."""
     deadline = time.monotonic() + within
     while not what():
         assert process.poll() is None, "ended too early"
