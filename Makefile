@@ -65,9 +65,9 @@ fmt: $(STAMP)
 	$(BIN)/ruff format -q .
 
 lock:  # needs uv; writes the pins with their hashes
-	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url requirements/runtime.in -o requirements/runtime.txt
-	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url -c requirements/runtime.txt requirements/dev.in -o requirements/dev.txt
-	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url requirements/docs.in -o requirements/docs.txt
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header requirements/runtime.in -o requirements/runtime.txt
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header -c requirements/runtime.txt requirements/dev.in -o requirements/dev.txt
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header requirements/docs.in -o requirements/docs.txt
 
 docs: build/.docs-venv/.installed  # the documentation as a site, in build/site
 	@NO_MKDOCS_2_WARNING=1 build/.docs-venv/bin/mkdocs build -q --strict -f config/mkdocs.yml
