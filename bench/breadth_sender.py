@@ -18,6 +18,7 @@ import time
 
 import orjson
 import wsproto
+from frames import framed
 from wsproto.events import CloseConnection, Ping, Request, TextMessage
 
 GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
@@ -25,16 +26,6 @@ TICK_S = 0.001
 LEVELS = 10
 AHEAD = 5_000
 """Deltas that may be due at once after a stall; beyond, the clock of the sender is moved."""
-
-
-def framed(payload: bytes) -> bytes:
-    """An unmasked text frame."""
-    size = len(payload)
-    if size < 126:
-        return bytes((0x81, size)) + payload
-    if size < 65_536:
-        return b"\x81\x7e" + size.to_bytes(2, "big") + payload
-    return b"\x81\x7f" + size.to_bytes(8, "big") + payload
 
 
 class Line:

@@ -14,22 +14,13 @@ from dataclasses import dataclass, field
 
 import orjson
 import wsproto
+from frames import framed
 from wsproto.events import CloseConnection, Ping, TextMessage
 
 GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 STEP, BASE_BID, BASE_ASK, NEXT_ASK = 100, 5_000, 5_200, 5_400
 """Ticks of a cent. Taking the level at BASE_ASK away moves the middle by exactly one cent: both quotes must move."""
 SIZE = "30.00"
-
-
-def framed(payload: bytes) -> bytes:
-    """An unmasked text frame."""
-    size = len(payload)
-    if size < 126:
-        return bytes((0x81, size)) + payload
-    if size < 65_536:
-        return b"\x81\x7e" + size.to_bytes(2, "big") + payload
-    return b"\x81\x7f" + size.to_bytes(8, "big") + payload
 
 
 def price_text(price: int) -> str:

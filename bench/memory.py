@@ -35,6 +35,7 @@ import structlog
 import trio
 import wsproto
 from cryptography.hazmat.primitives.asymmetric import ed25519
+from frames import framed
 from trio.testing import MockClock, memory_stream_pair
 
 from mm.domain.fill import Fill, Liquidity, TradeId
@@ -103,16 +104,6 @@ def clock() -> Micros:
 def rss_mb() -> float:
     """This process's resident memory in MB."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * PAGE / 1e6
-
-
-def framed(payload: bytes) -> bytes:
-    """An unmasked text frame."""
-    size = len(payload)
-    if size < 126:
-        return bytes((0x81, size)) + payload
-    if size < 65_536:
-        return b"\x81\x7e" + size.to_bytes(2, "big") + payload
-    return b"\x81\x7f" + size.to_bytes(8, "big") + payload
 
 
 @attrs.define(eq=False)

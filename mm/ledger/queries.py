@@ -137,6 +137,15 @@ def last_unexplained(connection: sqlite3.Connection, account: str) -> Money | No
     return None if row is None else Money(row[0])
 
 
+def last_trigger(connection: sqlite3.Connection, account: str, beginning: str) -> tuple[Micros, str] | None:
+    """Time and reason of the newest trigger whose reason begins so."""
+    row = connection.execute(
+        "SELECT at, reason FROM triggers WHERE account = ? AND substr(reason, 1, ?) = ? ORDER BY at DESC, id DESC LIMIT 1",
+        (account, len(beginning), beginning),
+    ).fetchone()
+    return None if row is None else (Micros(row[0]), row[1])
+
+
 def triggers(connection: sqlite3.Connection, account: str) -> list[TriggerRow]:
     """What risk rules did, oldest first."""
     rows = connection.execute(

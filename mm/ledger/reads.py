@@ -131,8 +131,9 @@ class LedgerReads(ABC):
 
     async def last_trigger(self, beginning: str) -> tuple[Micros, str] | None:
         """When, and which reason: the newest row of a risk rule whose reason begins so."""
-        rows = await self._read(lambda store: queries.triggers(store.connection, store.account))
-        return next(((r.at, r.reason) for r in reversed(rows) if r.reason.startswith(beginning)), None)
+        return await self._read(
+            lambda store: queries.last_trigger(store.connection, store.account, beginning)
+        )
 
     async def undelivered_alerts(self) -> list[AlertRow]:
         """Critical alerts that nobody was told yet, oldest first."""

@@ -11,7 +11,7 @@ from mm.domain.tickers import eastern_date
 from mm.engine.selection import DateRule, Selection, select_by_worth, select_markets
 from mm.exchange.port import Exchange, NotRestingHere, RateLimits
 from mm.settings import Settings
-from mm.settings.table import EVERYTHING
+from mm.settings.kinds import EVERYTHING
 from mm.tasks.budget import ReadBudget
 from mm.tasks.catalogue import Catalogue, renewals_per_hour
 

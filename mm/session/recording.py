@@ -20,7 +20,7 @@ from mm.session.surroundings import Surroundings, ThreadRunner, live_surrounding
 from mm.session.trading import first_contact
 from mm.session.venue import check_files, open_venue
 from mm.settings import Settings
-from mm.settings.table import EVERYTHING
+from mm.settings.kinds import EVERYTHING
 from mm.tasks.budget import ReadBudget
 from mm.tasks.ids import new_session
 from mm.tasks.recorder import Recorder, open_recorder

@@ -27,9 +27,9 @@ from mm.session.surroundings import Surroundings
 from mm.session.tape import Tape
 from mm.session.venue import Venue
 from mm.settings import Settings
+from mm.settings.kinds import EVERYTHING
 from mm.settings.proof import warnings
 from mm.settings.sports import load_sports
-from mm.settings.table import EVERYTHING
 from mm.tasks.alerts import Alerts
 from mm.tasks.attribution import Attribution
 from mm.tasks.budget import ReadBudget, WriteBudget

@@ -15,9 +15,10 @@ from platformdirs import user_data_path
 from mm.domain.errors import ConfigError
 from mm.engine.parameters import PARAMETERS, StrategyParameters, build_parameters
 from mm.engine.strategies.registry import StrategyTable
+from mm.settings.kinds import Environment, Secret, is_key_text
 from mm.settings.sports import load_sports
 from mm.settings.strategies import load_strategies
-from mm.settings.table import SETTINGS, Environment, Secret, is_key_text
+from mm.settings.table import SETTINGS
 
 _HOSTS: Final = {
     Environment.DEMO: (

@@ -14,8 +14,8 @@ from mm.domain.errors import ConfigError
 from mm.domain.numbers import CONTRACT, Count
 from mm.engine.parameters import PARAMETERS, StrategyParameters
 from mm.engine.strategies.base import Strategy
+from mm.settings.kinds import Environment
 from mm.settings.load import Settings
-from mm.settings.table import Environment
 
 FOLDER: Final = "evaluations"
 NEEDED: Final = ("0", "1", "2")

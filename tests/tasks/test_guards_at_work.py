@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import attrs
 import trio
@@ -16,7 +17,7 @@ from mm.engine.parameters import StrategyParameters
 from mm.engine.risk.guards import Guards, Measure, Reaction, Trigger, parse_steps
 from mm.tasks.guards import RESUMED, ROW, GuardKeeper
 from mm.tasks.monitor import Monitor
-from task_rig import ASK, BID, GAME, TaskRig
+from task_rig import ASK, BID, GAME, TaskRig, open_books
 
 OTHER = MarketTicker("KXNHLGAME-26SEP21VGKMIN-VGK")
 
@@ -213,3 +214,23 @@ async def test_without_guards_nothing_is_looked_at(autojump_clock: MockClock) ->
         await trio.sleep(1)
         assert g.prices() == BOTH
         assert g.told == []
+
+
+async def test_the_ledger_tells_the_newest_row_of_a_guard_and_no_other_rules(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    """Over a restart; what other rules did in between is not a guard's."""
+    async with open_books(tmp_path, "s1") as ledger:
+        assert await ledger.last_trigger(ROW) is None
+        for reason in (f"{ROW}GUARD_DRIFT:widen", f"{ROW}GUARD_DRAWDOWN:pull", "daily_loss"):
+            ledger.record_trigger(None, reason, Count(0), None)
+        await ledger.flush()
+    async with open_books(tmp_path, "s2") as ledger:
+        found = await ledger.last_trigger(ROW)
+        assert found is not None
+        assert found[1] == f"{ROW}GUARD_DRAWDOWN:pull"
+        ledger.record_trigger(None, RESUMED, Count(0), None)
+        await ledger.flush()
+        found = await ledger.last_trigger(ROW)
+        assert found is not None
+        assert found[1] == RESUMED

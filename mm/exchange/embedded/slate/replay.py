@@ -52,7 +52,7 @@ from mm.exchange.embedded.slate.recording import (
     load_recording,
     structure_name,
 )
-from mm.exchange.embedded.slate.source import Driver, sleep_until
+from mm.exchange.embedded.slate.source import Driver, NoGames, sleep_until
 
 RECORDED: Final = "house-recorded"
 TAKERS: Final = "house-recorded-takers"
@@ -249,7 +249,7 @@ class ReplayedMarket:
 
 
 @attrs.define(eq=False, kw_only=True, repr=False)
-class Replay:
+class Replay(NoGames):
     """A `MarketSource` that plays one recording once. `run` drives it on trio; `open` and `work` without a loop."""
 
     recording: Recording
@@ -415,28 +415,6 @@ class Replay:
                 await trio.lowlevel.checkpoint()
             else:
                 await sleep_until(driver, self.next_due)
-
-    # --- the calendar ------------------------------------------------------------------------------------------------
-
-    def milestones(self, now: Micros) -> list[dict[str, object]]:
-        """A recording knows no games."""
-        del now
-        return []
-
-    def live_data(self, now: Micros, milestone_id: str) -> dict[str, object] | None:
-        """A recording knows no games."""
-        del now, milestone_id
-        return None
-
-    def game_stats(self, now: Micros, milestone_id: str) -> dict[str, object] | None:
-        """A recording knows no games."""
-        del now, milestone_id
-        return None
-
-    def incentive_programs(self, now: Micros) -> list[dict[str, object]]:
-        """A recording knows none."""
-        del now
-        return []
 
 
 def _series_spec(series: str) -> SeriesSpec:

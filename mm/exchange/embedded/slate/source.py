@@ -49,6 +49,30 @@ class MarketSource(Protocol):
         """Incentive programs as the REST API shows them, oldest start first."""
 
 
+class NoGames:
+    """The part of a source that knows no games behind its markets, and no incentives."""
+
+    def milestones(self, now: Micros) -> list[dict[str, object]]:
+        """None."""
+        del now
+        return []
+
+    def live_data(self, now: Micros, milestone_id: str) -> dict[str, object] | None:
+        """None."""
+        del now, milestone_id
+        return None
+
+    def game_stats(self, now: Micros, milestone_id: str) -> dict[str, object] | None:
+        """None."""
+        del now, milestone_id
+        return None
+
+    def incentive_programs(self, now: Micros) -> list[dict[str, object]]:
+        """None."""
+        del now
+        return []
+
+
 async def sleep_until(driver: Driver, due: Micros | None) -> None:
     """Sleep until the wall clock reaches `due` (None: for ever), at least for `QUANTUM_S`: a busy source stays cheap."""
     if due is None:

@@ -22,7 +22,7 @@ from mm.domain.order import MarketTicker, OrderId, Side
 from mm.domain.tickers import format_time
 from mm.exchange.embedded.core.model import EventSpec, MarketSpec, SeriesSpec
 from mm.exchange.embedded.slate.makers import DEEP, FAST, NOISE, Floor
-from mm.exchange.embedded.slate.source import Driver, sleep_until
+from mm.exchange.embedded.slate.source import Driver, NoGames, sleep_until
 
 MOST_MARKETS: Final = 200_000
 MOST_EVENTS: Final = 200.0
@@ -62,7 +62,7 @@ class WideMarket:
 
 
 @attrs.define(eq=False, kw_only=True, repr=False)
-class WideSlate:
+class WideSlate(NoGames):
     """A `MarketSource` of `markets` markets. Raises `ValueError` for a number out of range."""
 
     seed: int
@@ -202,21 +202,6 @@ class WideSlate:
             self.work(driver.clock())
             driver.batch_done()
             await sleep_until(driver, self._next)
-
-    def milestones(self, now: Micros) -> list[dict[str, object]]:
-        """No games."""
-        del now
-        return []
-
-    def live_data(self, now: Micros, milestone_id: str) -> dict[str, object] | None:
-        """No games."""
-        del now, milestone_id
-        return None
-
-    def game_stats(self, now: Micros, milestone_id: str) -> dict[str, object] | None:
-        """No games."""
-        del now, milestone_id
-        return None
 
     def incentive_programs(self, now: Micros) -> list[dict[str, object]]:
         """A liquidity program for each of the busiest markets: 20 dollars a day."""
