@@ -43,6 +43,7 @@ TASKS: Final = (
     "mm.tasks.alerts:Alerts.run",
     "mm.tasks.budget:WriteBudget.run",
     "mm.tasks.discovery:Discovery.run",
+    "mm.tasks.events:EventReader.run",
     "mm.tasks.guardian:Guardian._beat",
     "mm.tasks.guardian:Guardian.run",
     "mm.tasks.killswitch:KillSwitch.run",
@@ -53,7 +54,7 @@ TASKS: Final = (
     "mm.tasks.quoter:Quoter.run",
     "mm.tasks.reconcile:Reconciler.book_fills",
     "mm.tasks.reconcile:Reconciler.run",
-    "mm.views.console:Console.run",
+    "mm.views.plain:PlainLines.run",
 )
 """Everything that runs beside the trading. In memory every step of every task fails once: `make cancel-everywhere`."""
 BUGGY: Final = Path(__file__).parents[1] / "support" / "buggy_bot.py"
