@@ -28,7 +28,7 @@ from mm.settings import Settings, load_settings
 from mm.simulation.disk import Disk
 from mm.simulation.guardians import Guardians
 from mm.simulation.hunter import HUNTER, Hunter
-from mm.simulation.invariants import FOREIGN, Watch
+from mm.simulation.invariants import BOOK_WRONG_S, FOREIGN, Watch
 from mm.simulation.lives import LIFE, Life, Recorder
 from mm.simulation.network import Network
 from mm.simulation.plan import Crash, Plan
@@ -41,8 +41,9 @@ KEY_ID: Final = "00000000-0000-4000-8000-00000000000b"
 HEAL_S: Final = 45.0
 """When the trouble is over everything is in order again within this: a hold of 15 s that began while the clock was far
 ahead lasts as much longer as the clock then steps back."""
-BOOK_S: Final = 3.0
-"""When nobody but the bot trades any more, its books are the exchange's within this."""
+BOOK_S: Final = BOOK_WRONG_S
+"""When nobody but the bot trades any more, its books are the exchange's within this: a connection that died silently just
+before is found out only by its silence."""
 RESTART_S: Final = 1.0
 """After a bot that ended by itself its operator starts it again."""
 LAST_S: Final = 400.0
@@ -262,7 +263,7 @@ class World:
         nursery.start_soon(self._accept)
         if self.guardians is not None:
             nursery.start_soon(self.guardians.serve)
-        shards = sorted({s.exchange_index for s in self.server.core.markets().values()})
+        shards = range(self.plan.shards)  # all of them: a later game may be on one that has none yet
         self.server.add_account(USER, {shard: Money(BALANCE // len(shards)) for shard in shards})
         self._place_foreign()
         assert isinstance(traffic, trio.CancelScope)
