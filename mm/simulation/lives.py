@@ -150,3 +150,16 @@ class Recorder(trio.abc.Instrument):
 def _park(_: object) -> WaitTaskRescheduled:
     """What a step of a dead task does instead: wait for ever, deaf to cancellation."""
     return WaitTaskRescheduled(lambda raise_cancel: trio.lowlevel.Abort.FAILED)
+
+
+def tasks_of(life: Life) -> list[str]:
+    """Names of the tasks that belong to a life, wherever in the tree they hang; not the calling one."""
+    here = trio.lowlevel.current_task()
+    root = trio.lowlevel.current_root_task()
+    waiting, found = [root] if root is not None else [], []
+    while waiting:
+        task = waiting.pop()
+        waiting += [child for nursery in task.child_nurseries for child in nursery.child_tasks]
+        if task is not here and task.context.get(LIFE) is life:
+            found.append(task.name)
+    return sorted(found)

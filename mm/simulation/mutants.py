@@ -4,12 +4,13 @@ A simulation that finds nothing is suspicious. Each mutant replaces one method o
 an invariant breaks; one that survives `MOST_SEEDS` seeds is a hole in the invariants or in the faults.
 """
 
+import contextvars
 import multiprocessing
 import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, suppress
 from typing import Any, Final
 from unittest import mock
 
@@ -27,6 +28,7 @@ from mm.exchange.kalshi.subscriptions import Subscriptions
 from mm.exchange.port import NewOrder
 from mm.guard.sweep import Report, Sweep
 from mm.ledger.ledger import Ledger
+from mm.simulation.lives import Killed
 from mm.simulation.plan import draw_plan
 from mm.simulation.play import run_world
 from mm.tasks import fence, resolve
@@ -253,6 +255,20 @@ def _no_recount(original: Any) -> Any:
     return order_changed
 
 
+async def _linger() -> None:
+    with suppress(Killed):  # at the world's end: nothing may come out of a system task
+        await trio.sleep_forever()
+
+
+def _leaves_a_task(original: Any) -> Any:
+    async def pass_fills(self: Reconciler) -> Any:
+        if self.passes == 1:
+            trio.lowlevel.spawn_system_task(_linger, context=contextvars.copy_context())
+        return await original(self)
+
+    return pass_fills
+
+
 def _never_lifted(original: Any) -> Any:
     del original
 
@@ -333,6 +349,7 @@ MUTANTS: Final = (
     Mutant("orders do not change the exposure", _unchecked(_replaced(Floor, "order_changed", _no_recount))),
     Mutant("a game may cost what it likes", _unchecked(_no_loss_limit)),
     Mutant("the guardian only looks on", _only_looks_on),
+    Mutant("a task outlives its bot", _replaced(Reconciler, "pass_fills", _leaves_a_task)),
     Mutant("a hold is never lifted", _replaced(Floor, "lift_all", _never_lifted)),
 )
 

@@ -29,7 +29,7 @@ from mm.simulation.disk import Disk
 from mm.simulation.guardians import Guardians
 from mm.simulation.hunter import HUNTER, Hunter
 from mm.simulation.invariants import BOOK_WRONG_S, FOREIGN, Watch
-from mm.simulation.lives import LIFE, Life, Recorder
+from mm.simulation.lives import LIFE, Life, Recorder, tasks_of
 from mm.simulation.network import Network
 from mm.simulation.plan import Crash, Plan
 from mm.simulation.streams import MemoryStream
@@ -44,6 +44,9 @@ ahead lasts as much longer as the clock then steps back."""
 BOOK_S: Final = BOOK_WRONG_S
 """When nobody but the bot trades any more, its books are the exchange's within this: a connection that died silently just
 before is found out only by its silence."""
+REFUSED_PER_LIFE: Final = 8
+"""Requests refused with 429. Not none: a life does not know what the one before it spent, a guardian pays from the same account,
+and what stood on a frozen machine arrives at once."""
 RESTART_S: Final = 1.0
 """After a bot that ended by itself its operator starts it again."""
 LAST_S: Final = 400.0
@@ -454,6 +457,8 @@ class World:
                 raise
         if life.is_dead:
             return
+        if left := tasks_of(life):
+            self.watch.fail("task leaked", ", ".join(left))
         self._summary = summary
         self._trading = None
         ended.set()
@@ -574,7 +579,7 @@ class World:
         if self._summary is not None:
             self.watch.check_ledger(self.disk.image)
         refused = sum(budget.refused for budget in self.server.service.budgets.values())
-        if refused > 25 * len(self.lives):
+        if refused > REFUSED_PER_LIFE * len(self.lives):
             self.watch.fail("rate limit", f"{refused} requests of {len(self.lives)} lives refused with 429")
 
 

@@ -43,6 +43,11 @@ BATCH: Final = 20
 CLEAN_READS: Final = 2
 FENCE_S: Final = 1.0
 """Single cancels do not wait longer than this for a trigger that does not answer."""
+LOOK_S: Final = 0.05
+LATER_LOOK_S: Final = 0.25
+"""Between looks once the first `EAGER_LOOKS` have passed: a look is two reads of 10 tokens, and the smallest tier refills 200 a
+second. Eager for ever it would spend the account's reads, the guardian's and its own proof's too, on being refused."""
+EAGER_LOOKS: Final = 14
 KEY_REFUSALS: Final = 3
 """In a row; then nothing more is asked for."""
 
@@ -117,8 +122,10 @@ class Sweeper:
 
     async def _until_clean(self) -> None:
         """The reads and cancels of a sweep; returns when it is proven, or the key is refused for good."""
-        refused = 0
+        refused = looks = 0
         while self._clean < CLEAN_READS and refused < KEY_REFUSALS:
+            looks += 1
+            pause = LOOK_S if looks <= EAGER_LOOKS else LATER_LOOK_S
             last_write = self._last_write
             is_fresh = await self._is_past_lag()
             try:
@@ -135,17 +142,19 @@ class Sweeper:
                 self._problem = f"{len(orders)} orders rest"
                 await self._fence(orders)
                 await self._cancel(orders)
+                if looks > CLEAN_READS:  # a listing that lags shows them again
+                    await trio.sleep(pause)
             elif self.pending:
                 self._problem = (
                     f"orders may be on their way into {len(self.pending)} groups not triggered yet"
                 )
-                await trio.sleep(0.05)
+                await trio.sleep(pause)
             elif is_fresh and self._last_write == last_write:
                 self._clean += 1
                 if self._clean < CLEAN_READS:
                     await trio.sleep(0.1)
             else:
-                await trio.sleep(0.05)
+                await trio.sleep(pause)
 
     async def list_own(self) -> list[OrderReport]:
         """What rests under our prefix right now, all pages. Raises `ExchangeError`."""
