@@ -104,6 +104,9 @@ class Forker:
         """Listen to the world."""
         self.world.recorder.on_step = self._step
         self.world.disk.on_commit = self._commit
+        # Before trio's run ends: children share its wakeup socket, and one that still ran took the byte with which trio wakes itself
+        # at its own end (it then waited for ever; met on busy machines).
+        self.world.on_over = lambda problem: self.finish()
 
     def _step(self, task_name: str) -> None:
         if not self.is_child and self.world.can_be_killed:
