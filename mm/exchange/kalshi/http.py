@@ -345,13 +345,20 @@ class WarmHttp:
         while True:
             await self._drop_old()
             try:
-                while len(self._idle) < self.warm and len(self._idle) + self.busy < self.most:
+                while len(self._idle) < min(self.warm, self._slots.value):
                     await self._add_warm()
             except NotSent:
                 pass  # requests tell it; the next look tries again
             await trio.sleep(1.0)
 
     async def _add_warm(self) -> None:
+        self._slots.acquire_nowait()  # what is being dialled counts: a request that waits meanwhile gets it
+        try:
+            await self._dial_warm()
+        finally:
+            self._slots.release()
+
+    async def _dial_warm(self) -> None:
         stream = await self._dial()
         is_whole = False
         try:

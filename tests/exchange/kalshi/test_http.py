@@ -219,13 +219,14 @@ class Server:
 
 def client(server: Server, address: Address = PLAIN, **overrides: object) -> WarmHttp:
     options = {
+        "connect": server.connect,
         "most": 3,
         "warm": 2,
         "ssl_context": None,
         "deadline_s": 4.0,
         "connect_timeout_s": 3.0,
     } | overrides
-    return WarmHttp(connect=server.connect, address=address, **options)  # type: ignore[arg-type]
+    return WarmHttp(address=address, **options)  # type: ignore[arg-type]
 
 
 @pytest.fixture(name="server")
@@ -389,6 +390,30 @@ async def test_connections_are_bounded_and_all_requests_served(
         keeper.cancel_scope.cancel(reason="enough")
 
     assert len(replies) == len(server.seen) == 64
+    assert server.open_most <= 3
+
+
+async def test_a_connection_being_warmed_counts_as_one(server: Server, autojump_clock: object) -> None:
+    """Requests that come while the keeper still dials do not make it one too many."""
+    is_slow = True
+
+    async def connect(host: str, port: int) -> trio.abc.Stream:
+        if is_slow:
+            await trio.sleep(1.0)
+        return await server.connect(host, port)
+
+    http = client(server, connect=connect)
+    async with trio.open_nursery() as keeper:
+        keeper.start_soon(http.keep_warm)
+        await trio.sleep(0.5)
+        is_slow = False
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(http.request, "POST", "/", b"", b"{}")
+        await trio.sleep(5.0)
+        keeper.cancel_scope.cancel(reason="enough")
+
+    assert len(server.seen) == 3
     assert server.open_most <= 3
 
 
